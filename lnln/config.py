@@ -1,0 +1,347 @@
+"""Every knob, as frozen dataclasses: what it means stands beside it, what it may be is checked when it is made.
+
+A config is built from defaults, then a YAML file of differences (`lnln/configs/*.yaml`), then `--set key=value`:
+
+    config = load_config("mosi", overrides=["loss.adversarial=0.5"])
+    config.fingerprint()          # stored with every result
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from lnln.errors import RefusedError
+
+T = TypeVar("T")
+
+
+def _require(holds: bool, key: str, expected: str, value: object) -> None:
+    if not holds:
+        raise RefusedError(f"config key {key} must be {expected}, got {value!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class CorruptionConfig:
+    """What is erased, and how often (paper, section 4.1)."""
+
+    # Which positions fall out; `frame` is the paper's: each position by itself.
+    protocol: Literal["frame"] = "frame"
+    # Evaluation views: one per missing rate, the same rate for all modalities.
+    rates: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    # Rates whose mean validation MAE selects the checkpoint.
+    validation_rates: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
+    # Seed of the evaluation masks; the training draws use `train.seed`.
+    mask_seed: int = 0
+    # Training: the chance that a modality of an utterance is left whole; otherwise its rate is uniform in (0, 1).
+    complete_share: float = 0.5
+    # Training: a fresh draw for every epoch, or the first one for ever (what the published code comes close to).
+    draws: Literal["fresh", "fixed"] = "fresh"
+    # Training draws that `lnln corrupt` stores; later epochs compute theirs, with the same result.
+    num_stored_draws: int = 20
+
+    def __post_init__(self) -> None:
+        for key in ("rates", "validation_rates"):
+            rates = getattr(self, key)
+            _require(len(rates) > 0, f"corruption.{key}", "a non-empty list", rates)
+            _require(len(set(rates)) == len(rates), f"corruption.{key}", "without repetition", rates)
+            _require(all(0 <= rate <= 1 for rate in rates), f"corruption.{key}", "within [0, 1]", rates)
+        _require(0 <= self.complete_share <= 1, "corruption.complete_share", "within [0, 1]", self.complete_share)
+        _require(self.num_stored_draws >= 0, "corruption.num_stored_draws", "0 or more", self.num_stored_draws)
+        _require(self.mask_seed >= 0, "corruption.mask_seed", "0 or more", self.mask_seed)
+
+
+# The corrections of `clean` mode, each a switch of its own: (value in reference mode, value in clean mode).
+SWITCHES: dict[str, tuple[Any, Any]] = {
+    "mask_padding": (False, True),
+    "reverse_before_mixing": (True, False),
+    "discriminate": ("mixture", "proxy"),
+    "detach_targets": (False, True),
+    "residual": ("normalised", "plain"),
+    "standardize": (False, True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network: sizes as in the paper's Table 1 and section 3, and where it departs from the published code."""
+
+    name: Literal["lnln"] = "lnln"
+    # `reference` equals the published code to rounding; `clean` is right where that is wrong. Sets the switches below.
+    mode: Literal["reference", "clean"] = "clean"
+    # `minilm` (offline default), `tiny` (random, for tests), any Hugging Face BERT by name, or a folder.
+    text_encoder: str = "minilm"
+    hidden_dim: int = 128
+    # Learnable tokens kept from each embedding (T of eq. 1).
+    num_tokens: int = 8
+    num_heads: int = 8
+    # Width of one attention head everywhere but in the hyper-modality layers, whose heads share hidden_dim.
+    head_dim: int = 64
+    embedding_depth: int = 2
+    completeness_depth: int = 2
+    proxy_depth: int = 2
+    reconstructor_depth: int = 2
+    # H_d^1 .. H_d^n of eq. 2: one hyper-modality layer for each, so dominant_depth + 1 of them.
+    dominant_depth: int = 2
+    # eq. 4; the published configuration has 2 for MOSI, 4 for MOSEI and SIMS, the paper says 4.
+    fusion_depth: int = 4
+    # Longest input in steps; longer ones are cut. 0: the longest of the training split.
+    max_text_length: int = 0
+    max_audio_length: int = 0
+    max_vision_length: int = 0
+    # Strength of the gradient reversal in front of the discriminator (eq. 10).
+    reversal_strength: float = 1.0
+
+    # The switches, `None` = as the mode says (numbers of reference.md's list in parentheses).
+    # Padded steps take no part in any attention (D12).
+    mask_padding: bool | None = None
+    # Gradient reversal on the proxy before it is mixed, so the sentiment loss is reversed too (D15).
+    reverse_before_mixing: bool | None = None
+    # What the discriminator tells from complete language: the mixture H_d^1 or the proxy H_p^1 itself (D16).
+    discriminate: Literal["mixture", "proxy"] | None = None
+    # No gradient into the reconstruction target, nor into the discriminator's complete language (D15, D17).
+    detach_targets: bool | None = None
+    # Hyper-modality residual: eq. 3, or on the normalised value as published (D18).
+    residual: Literal["normalised", "plain"] | None = None
+    # Audio and vision to zero mean and unit deviation of the training split (D11).
+    standardize: bool | None = None
+
+    def __post_init__(self) -> None:
+        for switch, by_mode in SWITCHES.items():
+            if getattr(self, switch) is None:
+                object.__setattr__(self, switch, by_mode[self.mode == "clean"])
+        for key in ("hidden_dim", "num_tokens", "num_heads", "head_dim", "embedding_depth", "completeness_depth"):
+            _require(getattr(self, key) >= 1, f"model.{key}", "1 or more", getattr(self, key))
+        for key in ("proxy_depth", "reconstructor_depth", "dominant_depth", "fusion_depth"):
+            _require(getattr(self, key) >= 1, f"model.{key}", "1 or more", getattr(self, key))
+        for key in ("max_text_length", "max_audio_length", "max_vision_length"):
+            _require(getattr(self, key) >= 0, f"model.{key}", "0 or more", getattr(self, key))
+        _require(self.hidden_dim % self.num_heads == 0, "model.hidden_dim", "a multiple of num_heads", self.hidden_dim)
+        _require(self.reversal_strength >= 0, "model.reversal_strength", "0 or more", self.reversal_strength)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights of eq. 14, alpha to delta, by the names of what they weigh."""
+
+    completeness: float = 0.9
+    adversarial: float = 0.8
+    reconstruction: float = 0.1
+    sentiment: float = 1.0
+    # How far a prediction is from its label: `mse` is eq. 13.
+    sentiment_distance: Literal["mse", "l1", "huber"] = "mse"
+
+    def __post_init__(self) -> None:
+        for key in ("completeness", "adversarial", "reconstruction", "sentiment"):
+            _require(getattr(self, key) >= 0, f"loss.{key}", "0 or more", getattr(self, key))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How one run is trained."""
+
+    seed: int = 1111
+    epochs: int = 20
+    # Utterances in one step over all workers together, so the number of workers does not change the result.
+    batch_size: int = 64
+    learning_rate: float = 5e-4
+    # The text encoder's own, since it is pre-trained and the rest is not.
+    encoder_learning_rate: float = 5e-5
+    weight_decay: float = 1e-2
+    # Weight decay on biases and normalisation weights too, as the published code does (D14).
+    decay_everything: bool = False
+    # Share of all steps over which the rate climbs; then it falls along a cosine.
+    warmup_share: float = 0.1
+    # `step` as above, or the published schedule: by epoch, 20 of warm-up, epoch 1 at rate 0 (D13).
+    schedule: Literal["step", "published"] = "step"
+    # Largest norm of the gradient; 0: no limit.
+    clip_norm: float = 1.0
+    # Decay of the exponential average of the weights that is validated and kept; 0: the weights themselves.
+    average_decay: float = 0.0
+    # Epochs without a better validation score before the run stops; 0: never.
+    patience: int = 0
+    # Arithmetic of the forward pass; losses are always float32.
+    precision: Literal["float32", "bfloat16"] = "float32"
+    # Checkpoints kept, the newest and the best always among them.
+    num_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "num_checkpoints"):
+            _require(getattr(self, key) >= 1, f"train.{key}", "1 or more", getattr(self, key))
+        for key in ("seed", "weight_decay", "clip_norm", "patience"):
+            _require(getattr(self, key) >= 0, f"train.{key}", "0 or more", getattr(self, key))
+        for key in ("learning_rate", "encoder_learning_rate"):
+            _require(getattr(self, key) > 0, f"train.{key}", "above 0", getattr(self, key))
+        _require(0 <= self.warmup_share < 1, "train.warmup_share", "within [0, 1)", self.warmup_share)
+        _require(0 <= self.average_decay < 1, "train.average_decay", "within [0, 1)", self.average_decay)
+
+
+@dataclasses.dataclass(frozen=True)
+class TuneConfig:
+    """How a study is run; no part of a run's identity."""
+
+    # Epochs of one trial, instead of `train.epochs`.
+    epochs: int = 5
+    sampler: Literal["tpe", "random"] = "tpe"
+    seed: int = 0
+    # Trials that run at the same time.
+    max_concurrent_trials: int = 1
+    # Optuna storage; empty: a journal file in the study's folder.
+    storage_url: str = ""
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "max_concurrent_trials"):
+            _require(getattr(self, key) >= 1, f"tune.{key}", "1 or more", getattr(self, key))
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All of it. `to_dict` and `from_dict` are exact inverses."""
+
+    corruption: CorruptionConfig = dataclasses.field(default_factory=CorruptionConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    tune: TuneConfig = dataclasses.field(default_factory=TuneConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(to_dict(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        return from_dict(cls, values)
+
+    def fingerprint(self) -> str:
+        """Identity of what is trained: everything but `tune`."""
+        return fingerprint({key: value for key, value in self.to_dict().items() if key != "tune"})
+
+
+def load_config(name: str | None = None, overrides: Iterable[str] = ()) -> Config:
+    """The config called `name` (a file of `lnln/configs/`, or a path to a YAML file), with `key=value` overrides.
+
+    Raises RefusedError for an unknown name or key, or a value outside its range.
+    """
+    values: dict[str, Any] = {}
+    if name is not None:
+        values = _read_yaml(name)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise RefusedError(f"--set takes key=value such as loss.adversarial=0.5, got {override!r}")
+        _assign(values, key.strip(), text)
+    return Config.from_dict(values)
+
+
+def config_names() -> list[str]:
+    """Names of the configs that come with the package."""
+    folder = resources.files("lnln.configs")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def fingerprint(value: object) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of `value` as canonical JSON: equal content, equal fingerprint."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def to_dict(value: Any) -> Any:
+    """Dataclasses to dicts, tuples to lists: what JSON can hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [to_dict(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): to_dict(item) for key, item in value.items()}
+    return value
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
+    """The dataclass `cls` from nested mappings; keys may be left out. RefusedError for unknown keys and wrong types."""
+    hints = get_type_hints(cls)
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        full = f"{where}{key}"
+        if key not in hints:
+            raise RefusedError(f"unknown config key {full!r}{_suggest(str(key), hints)}")
+        arguments[key] = _convert(hints[key], value, full)
+    return cls(**arguments)
+
+
+def _suggest(key: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin = get_origin(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise RefusedError(f"config key {where} must be a section with keys of its own, got {value!r}")
+        return from_dict(hint, value, where=f"{where}.")
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in get_args(hint):
+            return None
+        return _convert(next(part for part in get_args(hint) if part is not type(None)), value, where)
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise RefusedError(
+                f"config key {where} must be one of {', '.join(map(str, get_args(hint)))}, got {value!r}"
+            )
+        return value
+    if origin is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(_convert(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = float(value)
+        _require(number == number and abs(number) != float("inf"), where, "a finite number", value)
+        return number
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
+        try:
+            return _convert(float, float(value), where)
+        except ValueError as error:
+            if isinstance(error, RefusedError):
+                raise
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise RefusedError(f"config key {where} must be of type {hint.__name__}, got {value!r}")
+
+
+def _read_yaml(name: str) -> dict[str, Any]:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise RefusedError(f"no config file at {name}")
+        text = path.read_text(encoding="utf-8")
+    elif name in config_names():
+        text = (resources.files("lnln.configs") / f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        raise RefusedError(f"no config called {name!r}; there are {', '.join(config_names())}, or give a .yaml file")
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise RefusedError(f"config {name} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise RefusedError(f"config {name} must hold sections such as `train:`, got {type(values).__name__}")
+    return values
+
+
+def _assign(values: dict[str, Any], key: str, text: str) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise RefusedError(f"--set {key}: {section} is not a section")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RefusedError(f"--set {key}: cannot read the value {text!r}") from error

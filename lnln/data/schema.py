@@ -1,0 +1,149 @@
+"""What one utterance is: the words of the data contract, and the arrays that hold many utterances in memory.
+
+Nothing here reads or writes. `shards.py` stores these arrays, `batches.py` turns them into tensors.
+Padding is never stored: sequences lie end to end, and offsets say where each begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Modality = Literal["text", "audio", "vision"]
+Split = Literal["train", "valid", "test"]
+
+MODALITIES: tuple[Modality, ...] = ("text", "audio", "vision")
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """N sequences of unequal length, end to end.
+
+    values: (total steps, *item), offsets: (N + 1,) int64, sequence i is `values[offsets[i]:offsets[i + 1]]`.
+    """
+
+    values: NDArray[Any]
+    offsets: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        assert self.offsets.ndim == 1 and self.offsets[0] == 0 and self.offsets[-1] == len(self.values)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+    @classmethod
+    def from_lengths(cls, values: NDArray[Any], lengths: Sequence[int] | NDArray[Any]) -> Ragged:
+        return cls(values, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Ragged]) -> Ragged:
+        return cls.from_lengths(
+            np.concatenate([part.values for part in parts]), np.concatenate([part.lengths for part in parts])
+        )
+
+    def take(self, indices: NDArray[np.integer[Any]]) -> Ragged:
+        """The sequences at `indices`, in that order, copied."""
+        lengths = self.lengths[indices]
+        return Ragged.from_lengths(self.values[_positions(self.offsets[indices], lengths)], lengths)
+
+    def padded(self, length: int | None = None) -> NDArray[Any]:
+        """(N, length, *item), zeros after each sequence's end; longer sequences are cut at `length`."""
+        lengths = self.lengths
+        length = int(lengths.max(initial=0)) if length is None else length
+        out = np.zeros((len(self), length, *self.values.shape[1:]), self.values.dtype)
+        kept = np.minimum(lengths, length)
+        rows = np.repeat(np.arange(len(self)), kept)
+        columns = _positions(np.zeros(len(self), np.int64), kept)
+        out[rows, columns] = self.values[_positions(self.offsets[:-1], kept)]
+        return out
+
+
+def _positions(starts: NDArray[np.integer[Any]], lengths: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """For each i: starts[i], starts[i] + 1, ... (lengths[i] of them), end to end."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
+
+
+@dataclass(frozen=True)
+class Utterances:
+    """Utterances of one split, column by column, in corpus order.
+
+    label: (N,) float32, NaN where unlabelled. modality_labels: CH-SIMS's own label of each modality, else empty.
+    text_ids: WordPiece ids int32 with [CLS] and [SEP]; length 0 where there is no transcript.
+    audio, vision: float32 (total frames, dim); length 0 where the modality is absent.
+    """
+
+    utterance_id: list[str]
+    raw_text: list[str | None]
+    label: NDArray[np.float32]
+    text_ids: Ragged
+    audio: Ragged
+    vision: Ragged
+    modality_labels: dict[Modality, NDArray[np.float32]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.utterance_id)
+
+    def sequences(self, modality: Modality) -> Ragged:
+        return {"text": self.text_ids, "audio": self.audio, "vision": self.vision}[modality]
+
+    def lengths(self) -> dict[Modality, NDArray[np.int64]]:
+        """Steps before padding, per modality."""
+        return {modality: self.sequences(modality).lengths for modality in MODALITIES}
+
+    def take(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Utterances:
+        chosen = np.asarray(indices, np.int64)
+        return Utterances(
+            utterance_id=[self.utterance_id[i] for i in chosen],
+            raw_text=[self.raw_text[i] for i in chosen],
+            label=self.label[chosen],
+            text_ids=self.text_ids.take(chosen),
+            audio=self.audio.take(chosen),
+            vision=self.vision.take(chosen),
+            modality_labels={m: labels[chosen] for m, labels in self.modality_labels.items()},
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Utterances]) -> Utterances:
+        assert parts, "nothing to concatenate"
+        return cls(
+            utterance_id=[name for part in parts for name in part.utterance_id],
+            raw_text=[text for part in parts for text in part.raw_text],
+            label=np.concatenate([part.label for part in parts]),
+            text_ids=Ragged.concatenate([part.text_ids for part in parts]),
+            audio=Ragged.concatenate([part.audio for part in parts]),
+            vision=Ragged.concatenate([part.vision for part in parts]),
+            modality_labels={
+                m: np.concatenate([part.modality_labels[m] for part in parts]) for m in parts[0].modality_labels
+            },
+        )
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What the features of a corpus look like: all that a model must know of them to be built.
+
+    Lengths are the longest of the training split, in steps. `vocabulary_size` and `unknown_id` are the tokenizer's.
+    """
+
+    audio_dim: int
+    vision_dim: int
+    text_length: int
+    audio_length: int
+    vision_length: int
+    vocabulary_size: int
+    unknown_id: int
+    label_range: tuple[float, float]
