@@ -1,14 +1,34 @@
 """From utterances in memory to the tensors of one training or evaluation step.
 
-B utterances, T steps of one modality (padded to the longest), D features of one frame.
+    batches = TrainBatches(utterances, Views(utterances, "train"), config, unknown_id=100)
+    for batch in batches.epoch(0): ...
+
+B utterances, T steps of one modality (padded to the longest), D features of one frame, R workers.
+
+An epoch's order depends on (seed, epoch) alone, and a batch is dealt out to the workers afterwards, so any number of
+workers takes the same steps. Padded to the longest of the batch: what else a model wants (cuts, fixed lengths) it does.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 
+import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int64
+from numpy.typing import NDArray
 from torch import Tensor
+
+from lnln.config import Config
+from lnln.corruption import Masks, ViewSpec, make_masks, training_view
+from lnln.data.manifest import FeatureManifest, read_view
+from lnln.data.schema import MODALITIES, Modality, Ragged, Split, Utterances
+from lnln.data.store import Store
+from lnln.data.view_shards import read_view_shard
+from lnln.errors import RefusedError
+
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -41,3 +61,232 @@ class Batch:
     label: Float[Tensor, " B"]
     missing_rates: Float[Tensor, "B 3"]
     weight: Float[Tensor, " B"]
+
+
+@dataclass(frozen=True)
+class EvaluationBatch:
+    """B pairs of an utterance and a view: `inputs` are corrupted; `view`, `utterance` (B,) say which pairs they are."""
+
+    inputs: Inputs
+    view: Rows
+    utterance: Rows
+
+
+def to_inputs(utterances: Utterances, max_lengths: Mapping[Modality, int] | None = None) -> Inputs:
+    """All of `utterances` as they are, padded with zeros to the longest, or cut at `max_lengths`."""
+    padded: dict[Modality, Tensor] = {}
+    masks: dict[Modality, Tensor] = {}
+    for modality in MODALITIES:
+        sequences = utterances.sequences(modality)
+        length = int(sequences.lengths.max(initial=0))
+        if max_lengths is not None:
+            length = min(length, max_lengths[modality])
+        padded[modality] = torch.from_numpy(sequences.padded(length))
+        masks[modality] = torch.arange(length) < torch.from_numpy(sequences.lengths)[:, None]
+    return Inputs(
+        text_ids=padded["text"].long(),
+        text_mask=masks["text"],
+        audio=padded["audio"],
+        audio_mask=masks["audio"],
+        vision=padded["vision"],
+        vision_mask=masks["vision"],
+    )
+
+
+def corrupt_inputs(inputs: Inputs, kept: Mapping[Modality, Bool[Tensor, "B T"]], unknown_id: int) -> Inputs:
+    """What is left of `inputs`, on whatever device they lie: other tokens become [UNK], other frames zeros.
+
+    kept: True where kept; what it says of padding does not matter. The masks of `inputs` stay as they are.
+    """
+    return Inputs(
+        text_ids=torch.where(kept["text"] | ~inputs.text_mask, inputs.text_ids, unknown_id),
+        text_mask=inputs.text_mask,
+        audio=inputs.audio.masked_fill(~kept["audio"][:, :, None], 0),
+        audio_mask=inputs.audio_mask,
+        vision=inputs.vision.masked_fill(~kept["vision"][:, :, None], 0),
+        vision_mask=inputs.vision_mask,
+    )
+
+
+class Views:
+    """The masks of one split's utterances: read from the store where a view is stored, else computed, to equal effect.
+
+    Without a store all are computed. One stored training draw is kept in memory, and every stored evaluation view.
+    """
+
+    def __init__(
+        self,
+        utterances: Utterances,
+        split: Split,
+        store: Store | None = None,
+        manifest: FeatureManifest | None = None,
+    ) -> None:
+        assert (store is None) == (manifest is None), "a stored view belongs to a manifest"
+        self._ids = utterances.utterance_id
+        self._lengths = utterances.lengths()
+        self._split = split
+        self._source = None if store is None or manifest is None else (store, manifest)
+        self._stored: dict[ViewSpec, Masks | None] = {}
+
+    def masks(self, spec: ViewSpec, rows: Rows | None = None) -> Masks:
+        """The masks of the utterances `rows` (default: all), in that order. RefusedError where a shard is damaged."""
+        stored = self._read(spec)
+        if stored is not None:
+            return stored if rows is None else _take(stored, rows)
+        if rows is None:
+            return make_masks(spec, self._ids, self._lengths)
+        return make_masks(spec, [self._ids[row] for row in rows], {m: self._lengths[m][rows] for m in MODALITIES})
+
+    def _read(self, spec: ViewSpec) -> Masks | None:
+        if self._source is None:
+            return None
+        if spec not in self._stored:
+            # The draw of an earlier epoch is not wanted again.
+            self._stored = {kept: masks for kept, masks in self._stored.items() if not kept.is_training}
+            self._stored[spec] = _read_view(*self._source, spec, self._split, self._ids, self._lengths)
+        return self._stored[spec]
+
+
+class TrainBatches:
+    """The batches of one worker of `world`; the batches of all workers together are the config's `batch_size` each.
+
+    A worker for which a last batch has no utterance gets the batch's first one with weight 0, so that all workers take
+    equally many steps and the sum over them is exact.
+    """
+
+    def __init__(
+        self,
+        utterances: Utterances,
+        views: Views,
+        config: Config,
+        unknown_id: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        assert len(utterances) and 0 <= rank < world
+        self._utterances, self._views, self._config = utterances, views, config
+        self._unknown_id, self._rank, self._world, self._device = unknown_id, rank, world, device
+
+    def __len__(self) -> int:
+        """Steps of one epoch."""
+        return -(-len(self._utterances) // self._config.train.batch_size)
+
+    def size(self, step: int) -> int:
+        """Utterances of step `step` (from 0) over all workers."""
+        size = self._config.train.batch_size
+        return min(size, len(self._utterances) - step * size)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of epoch `number` (from 0) on this worker's device, one for each step."""
+        train = self._config.train
+        spec = training_view(self._config.corruption, train.seed, number)
+        order = np.random.default_rng([train.seed, number]).permutation(len(self._utterances))
+        for step in range(len(self)):
+            rows = order[step * train.batch_size :][: train.batch_size]
+            own = rows[self._rank :: self._world]
+            yield self._batch(own, spec, 1.0) if len(own) else self._batch(rows[:1], spec, 0.0)
+
+    def _batch(self, rows: Rows, spec: ViewSpec, weight: float) -> Batch:
+        chosen = self._utterances.take(rows)
+        complete = _to_device(to_inputs(chosen), self._device)
+        masks = self._views.masks(spec, rows)
+        return Batch(
+            utterance_ids=chosen.utterance_id,
+            complete=complete,
+            corrupted=corrupt_inputs(complete, _padded(masks.kept, self._device), self._unknown_id),
+            label=torch.from_numpy(chosen.label).to(self._device),
+            missing_rates=torch.from_numpy(masks.missing_rates).to(self._device),
+            weight=torch.full((len(rows),), weight, device=self._device),
+        )
+
+
+class EvaluationBatches:
+    """Every utterance under every view, each pair on exactly one worker, shortest first so that little is padded.
+
+    Batches are formed before they are dealt out: a pair is computed in the same company for any number of workers.
+    """
+
+    def __init__(
+        self,
+        utterances: Utterances,
+        views: Views,
+        specs: Sequence[ViewSpec],
+        unknown_id: int,
+        *,
+        batch_size: int = 128,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        assert 0 <= rank < world and batch_size >= 1
+        self._utterances, self._unknown_id, self._device = utterances, unknown_id, device
+        self.specs = list(specs)
+        self._masks = [views.masks(spec) for spec in specs]
+        steps = np.stack([utterances.lengths()[modality] for modality in MODALITIES]).sum(axis=0)
+        by_length = np.argsort(steps, kind="stable")
+        # The views of one utterance lie side by side: they are equally long.
+        utterance = np.repeat(by_length, len(specs))
+        view = np.tile(np.arange(len(specs)), len(utterances))
+        starts = range(0, len(utterance), batch_size)
+        pairs = [(view[start : start + batch_size], utterance[start : start + batch_size]) for start in starts]
+        self._pairs = pairs[rank::world]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(views, utterances), over all workers."""
+        return len(self.specs), len(self._utterances)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __iter__(self) -> Iterator[EvaluationBatch]:
+        for view, utterance in self._pairs:
+            complete = _to_device(to_inputs(self._utterances.take(utterance)), self._device)
+            kept: dict[Modality, Ragged] = {}
+            for modality in MODALITIES:
+                rows = [self._masks[v].kept[modality][u] for v, u in zip(view, utterance, strict=True)]
+                kept[modality] = Ragged.from_lengths(np.concatenate(rows), [len(row) for row in rows])
+            inputs = corrupt_inputs(complete, _padded(kept, self._device), self._unknown_id)
+            yield EvaluationBatch(inputs, view, utterance)
+
+
+def _read_view(
+    store: Store,
+    manifest: FeatureManifest,
+    spec: ViewSpec,
+    split: Split,
+    utterance_ids: list[str],
+    lengths: Mapping[Modality, NDArray[np.int64]],
+) -> Masks | None:
+    """The stored masks of a split, or None where the view, or this split of it, was not made."""
+    view = read_view(store, manifest.corpus, manifest.feature_id, spec.view_id)
+    if view is None or split not in view.splits:
+        return None
+    shards = [read_view_shard(store, entry) for entry in view.splits[split].shards]
+    masks = Masks(
+        missing_rates=np.concatenate([shard.missing_rates for shard in shards]),
+        kept={m: Ragged.concatenate([shard.kept[m] for shard in shards]) for m in MODALITIES},
+    )
+    fits = [name for shard in shards for name in shard.utterance_id] == utterance_ids and all(
+        np.array_equal(masks.kept[m].lengths, lengths[m]) for m in MODALITIES
+    )
+    if not fits:
+        raise RefusedError(
+            f"{store.url}/{view.folder} does not fit split {split} of its features; "
+            f"run `lnln corrupt {manifest.corpus}` again"
+        )
+    return masks
+
+
+def _take(masks: Masks, rows: Rows) -> Masks:
+    return Masks(masks.missing_rates[rows], {m: kept.take(rows) for m, kept in masks.kept.items()})
+
+
+def _padded(kept: Mapping[Modality, Ragged], device: torch.device | str) -> dict[Modality, Tensor]:
+    return {m: torch.from_numpy(masks.padded()).to(device) for m, masks in kept.items()}
+
+
+def _to_device(inputs: Inputs, device: torch.device | str) -> Inputs:
+    return Inputs(**{field.name: getattr(inputs, field.name).to(device) for field in fields(Inputs)})

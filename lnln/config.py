@@ -241,6 +241,11 @@ def load_config(name: str | None = None, overrides: Iterable[str] = ()) -> Confi
     return Config.from_dict(values)
 
 
+def config_for(corpus: str, name: str | None = None, overrides: Iterable[str] = ()) -> Config:
+    """`load_config(name, overrides)`; without a name the config called like the corpus, if there is one."""
+    return load_config(corpus if name is None and corpus in config_names() else name, overrides)
+
+
 def config_names() -> list[str]:
     """Names of the configs that come with the package."""
     folder = resources.files("lnln.configs")

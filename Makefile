@@ -1,0 +1,61 @@
+# Everything runs in .venv, which these targets make and keep up to date. `make help` lists them.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+export RAY_USAGE_STATS_ENABLED := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# make run DATA=mosi.pkl CORPUS=mosi: the user's own corpus instead of the sample.
+DATA ?=
+CORPUS ?= $(if $(DATA),mine,sample)
+WORKERS ?= 2
+TRIALS ?= 4
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# torch goes first and by its exact version: any other would bring gigabytes of CUDA where a CPU build is wanted.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
+
+$(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/pip install -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/installed ## make .venv with lnln in it
+
+.PHONY: run
+run: install ## the whole path on the sample corpus, or on DATA=file.pkl CORPUS=name
+	$(BIN)/lnln demo $(if $(DATA),--data $(DATA)) --corpus $(CORPUS) --workers $(WORKERS) --trials $(TRIALS)
+
+.PHONY: check
+check: $(VENV)/installed-dev ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: test
+test: $(VENV)/installed-dev ## every test: the fast part, then clusters, servers and kills
+	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m slow
+
+.PHONY: test-fast
+test-fast: $(VENV)/installed-dev ## the fast part: no cluster, no server
+	$(BIN)/python -m pytest -m "not slow"
+
+.PHONY: clean
+clean: ## remove the environment and caches; the store stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,192 @@
+"""What a run saves: a checkpoint to continue from after every epoch, and the model that predicts without the run.
+
+    save_checkpoint(folder, Checkpoint(weights, average, optimizer, progress))
+    checkpoint = load_checkpoint(folder)
+    save_model(folder, model, manifest)          # weights, config, tokenizer, what its features are
+
+safetensors and JSON only, nothing is unpickled. A folder appears under its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lnln.config import to_dict
+from lnln.data.manifest import FeatureManifest
+from lnln.data.wordpiece import UNCASED, tokenizer_bytes
+from lnln.errors import RefusedError
+
+# Raised when the meaning of a checkpoint's files changes.
+FORMAT = 1
+STATE = "state.json"
+WEIGHTS = "model.safetensors"
+AVERAGE = "average.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+FEATURES = "features.json"
+TOKENIZER = "tokenizer.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A run after an epoch. Random states are not part of it: every epoch begins with seeds of its own.
+
+    weights: the model's state_dict. average: the exponential average of it, None where the run keeps none.
+    optimizer: `<parameter>/<state>` tensors. progress: JSON values (epoch, history, best epoch).
+    """
+
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor] | None
+    optimizer: dict[str, Tensor]
+    progress: dict[str, Any]
+
+    @property
+    def selected(self) -> dict[str, Tensor]:
+        """The weights that are validated and kept: the average where there is one."""
+        return self.weights if self.average is None else self.average
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` to `folder`, which must not exist."""
+    with _appearing(folder) as beside:
+        tensors = {WEIGHTS: checkpoint.weights, OPTIMIZER: checkpoint.optimizer}
+        if checkpoint.average is not None:
+            tensors[AVERAGE] = checkpoint.average
+        for name, values in tensors.items():
+            save_file(_independent(values), beside / name)
+        files = {name: describe_file(beside / name) for name in tensors}
+        state = {"format": FORMAT, "files": files, "progress": checkpoint.progress}
+        (beside / STATE).write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`, on the CPU. RefusedError names the file that is missing or damaged."""
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        files, progress, version = state["files"], dict(state["progress"]), state["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RefusedError(
+            f"checkpoint {folder.name}: {STATE} is missing or damaged ({type(error).__name__})"
+        ) from error
+    if version != FORMAT:
+        raise RefusedError(f"checkpoint {folder.name} has format {version}, this version reads {FORMAT}")
+    tensors = {}
+    for name, expected in files.items():
+        if name not in (WEIGHTS, AVERAGE, OPTIMIZER):
+            raise RefusedError(f"checkpoint {folder.name}: {STATE} names an unknown file {name!r}")
+        path = folder / name
+        if not path.is_file() or describe_file(path) != expected:
+            raise RefusedError(f"checkpoint {folder.name}: {name} is missing or does not have its SHA-256")
+        tensors[name] = _read(path)
+    if not {WEIGHTS, OPTIMIZER} <= tensors.keys():
+        raise RefusedError(f"checkpoint {folder.name}: {STATE} must name {WEIGHTS} and {OPTIMIZER}")
+    return Checkpoint(tensors[WEIGHTS], tensors.get(AVERAGE), tensors[OPTIMIZER], progress)
+
+
+def load_selected(folder: Path) -> dict[str, Tensor]:
+    """Only the weights that the checkpoint in `folder` was scored by; RefusedError where they are damaged."""
+    return load_checkpoint(folder).selected
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state by parameter name, so that it does not hang on the order of its groups."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[parameter]}/{key}": value
+        for parameter, values in optimizer.state.items()
+        for key, value in values.items()
+    }
+
+
+def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`. RefusedError where `tensors` belong to another model."""
+    parameters = dict(model.named_parameters())
+    states: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        parameter, _, key = name.rpartition("/")
+        states.setdefault(parameter, {})[key] = value
+    unknown = sorted(states.keys() - parameters.keys())
+    if unknown:
+        raise RefusedError(f"the checkpoint's optimizer has a state for {unknown[0]}, which the model does not have")
+    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    index = {parameter: position for position, parameter in enumerate(order)}
+    packed = optimizer.state_dict()
+    packed["state"] = {index[parameters[name]]: values for name, values in states.items()}
+    optimizer.load_state_dict(packed)
+
+
+def save_model(folder: Path, model: nn.Module, manifest: FeatureManifest) -> None:
+    """Write all that prediction needs to `folder`, which must not exist.
+
+    model.safetensors and config.json (`from_pretrained` reads them), features.json (which features the model takes),
+    and tokenizer.json where the corpus was read by a vocabulary that is at hand.
+    """
+    with _appearing(folder) as beside:
+        card = beside / "README.md"
+        card.touch()  # else huggingface_hub writes one of its own; `lnln publish` writes ours
+        model.save_pretrained(beside)  # type: ignore[operator]
+        card.unlink()
+        contract = feature_contract(manifest)
+        (beside / FEATURES).write_text(json.dumps(contract, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        if manifest.tokenizer == UNCASED:
+            (beside / TOKENIZER).write_bytes(tokenizer_bytes())
+
+
+def feature_contract(manifest: FeatureManifest) -> dict[str, Any]:
+    """Which features a model was trained on, as JSON values: enough to refuse others."""
+    return {
+        "corpus": manifest.corpus,
+        "feature_id": manifest.feature_id,
+        "manifest_digest": manifest.digest(),
+        "synthetic": bool(manifest.source.get("synthetic", False)),
+        "dims": dict(manifest.dims),
+        "extractors": {modality: dict(extractor) for modality, extractor in manifest.extractors.items()},
+        "tokenizer": to_dict(manifest.tokenizer),
+        "label_range": list(manifest.label_range),
+        "spec": to_dict(manifest.spec()),
+    }
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """`num_bytes` and `sha256` of a file."""
+    with path.open("rb") as file:
+        return {"num_bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A hidden folder that becomes `folder` in one step once it is filled, and is gone if filling fails."""
+    assert not folder.exists(), folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.part")
+    beside.mkdir()
+    try:
+        yield beside
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU that share no memory, as safetensors wants them (tied weights do)."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise RefusedError(f"{path.name} is no whole safetensors file: {' '.join(str(error).split())}") from error
+    return tensors

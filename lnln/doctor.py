@@ -1,0 +1,131 @@
+"""What this machine and the configured services can do, and what is wrong: `lnln doctor`.
+
+Each check looks at one thing, changes nothing that outlasts it, and gives one finding. Services are asked over plain
+sockets and HTTP, so the check works, and says so, where their client libraries do not.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal
+from urllib.parse import urlsplit
+
+from lnln.errors import RefusedError
+
+TIMEOUT_SECONDS = 5.0
+MIN_FREE_BYTES = 2 * 1024**3
+# Versions that are known not to work together: package, first bad version, what breaks.
+CONFLICTS = (("fastapi", (0, 155), "Prefect's server does not start; pip install 'fastapi<0.155'"),)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: `fine`, `note` (works, but worth knowing) or `wrong`."""
+
+    topic: str
+    level: Literal["fine", "note", "wrong"]
+    text: str
+
+
+def examine(store_url: str | None = None) -> list[Finding]:
+    """All checks, in the order of the path; a check never raises."""
+    from lnln.data.store import default_store
+
+    url = store_url or default_store()
+    checks: list[Callable[[], list[Finding]]] = [
+        _python,
+        _machine,
+        _text_encoder,
+        lambda: _store(url),
+        lambda: [_service("Dask", os.environ.get("DASK_SCHEDULER_ADDRESS"), "jobs run on this machine")],
+        lambda: [_service("Ray", os.environ.get("RAY_ADDRESS"), "Ray is started on this machine for each run")],
+        _prefect,
+    ]
+    return [finding for check in checks for finding in check()]
+
+
+def _python() -> list[Finding]:
+    found = ", ".join(f"{name} {metadata.version(name)}" for name in ("lnln", "torch", "ray", "distributed", "prefect"))
+    findings = [Finding("packages", "fine", f"Python {sys.version.split()[0]}, {found}")]
+    for package, first_bad, consequence in CONFLICTS:
+        version = metadata.version(package)
+        if tuple(int(part) for part in version.split(".")[:2]) >= first_bad:
+            findings.append(Finding("packages", "wrong", f"{package} {version}: {consequence}"))
+    return findings
+
+
+def _machine() -> list[Finding]:
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
+    findings = [Finding("machine", "fine", f"{os.cpu_count()} cores, {memory:.0f} GiB of memory")]
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        findings.append(Finding("GPU", "fine", names))
+    else:
+        findings.append(Finding("GPU", "note", "none that torch can use; training runs on the CPU"))
+    free = shutil.disk_usage(".").free
+    level: Literal["fine", "wrong"] = "fine" if free >= MIN_FREE_BYTES else "wrong"
+    findings.append(Finding("disk", level, f"{free / 1024**3:.1f} GiB free in the working folder"))
+    return findings
+
+
+def _text_encoder() -> list[Finding]:
+    from lnln.data.wordpiece import vocabulary_path
+
+    try:
+        path = vocabulary_path()
+    except RefusedError as error:
+        return [Finding("text encoder", "wrong", str(error))]
+    return [Finding("text encoder", "fine", f"minilm is installed ({path.stat().st_size:,} bytes of vocabulary)")]
+
+
+def _store(url: str) -> list[Finding]:
+    from lnln.data.store import Store
+
+    try:
+        abilities = Store(url).probe()
+    except (RefusedError, OSError) as error:
+        return [Finding("store", "wrong", " ".join(str(error).split()))]
+    missing = [
+        name
+        for name, there in (
+            ("conditional create", abilities.conditional_create),
+            ("conditional update", abilities.conditional_update),
+        )
+        if not there
+    ]
+    if missing:
+        return [Finding("store", "note", f"{url} lacks {' and '.join(missing)}: do not let two writers race")]
+    return [Finding("store", "fine", f"{url} can be written, and decides races between writers")]
+
+
+def _service(topic: str, address: str | None, otherwise: str) -> Finding:
+    if not address:
+        return Finding(topic, "fine", f"no address configured: {otherwise}")
+    if address in ("auto", "local"):
+        return Finding(topic, "fine", f"address {address!r}")
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=TIMEOUT_SECONDS):
+            return Finding(topic, "fine", f"{address} answers")
+    except (OSError, ValueError) as error:
+        return Finding(topic, "wrong", f"{address} does not answer: {error}")
+
+
+def _prefect() -> list[Finding]:
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return [Finding("Prefect", "fine", "no API configured: flows start their own")]
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=TIMEOUT_SECONDS) as reply:
+            return [Finding("Prefect", "fine", f"{url} answers with {reply.status}")]
+    except (OSError, ValueError) as error:
+        return [Finding("Prefect", "wrong", f"{url} does not answer: {error}")]

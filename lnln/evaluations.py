@@ -1,0 +1,187 @@
+"""The record of one evaluation: what was scored on what, every number, and where it lies in the store.
+
+`evaluate.py` makes it; publish, report and the command line read it. Two files below `runs/<run_id>/evaluations/` or
+`models/<name>/evaluations/`: predictions as Parquet under the name of their content, then `<evaluation_id>.json`, which
+names them. Without the JSON there is no evaluation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lnln.config import CorruptionConfig, fingerprint
+from lnln.corruption import ViewSpec, evaluation_views
+from lnln.data.schema import Split
+from lnln.data.store import Store
+from lnln.errors import RefusedError
+from lnln.metrics import TITLES, metric_names
+
+# Printed as they are; all others are shares, printed in percent.
+PLAIN_NUMBERS = ("mae", "corr")
+
+BASELINE_TITLES = {
+    "predict_mean": "predict the train mean",
+    "predict_median": "predict the train median",
+    "one_class": "one class",
+}
+
+
+def format_score(metric: str, value: float) -> str:
+    """`value` as tables print it: MAE and Corr with three digits, shares in percent with two."""
+    return f"{value:.3f}" if metric in PLAIN_NUMBERS else f"{100 * value:.2f}"
+
+
+def format_interval(metric: str, interval: Sequence[float]) -> str:
+    low, high = (format_score(metric, value) for value in interval)
+    return f"{low} to {high}"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value over the utterances of a split, and its 95% bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ViewScores:
+    """One view: all modalities at `missing_rate`, masks drawn from `mask_seed`.
+
+    collapse_share: share of the utterances that got the most frequent predicted class (1: the model says one thing).
+    """
+
+    view_id: str
+    missing_rate: float
+    mask_seed: int
+    scores: dict[str, float]
+    collapse_share: float
+    mean_completeness: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on one split of one corpus at several missing rates.
+
+    mean: plain mean over the rates (the paper's overall figure), intervals: of that mean, by resampling utterances.
+    rate_intervals: the same for each rate, in the order of `rates`. baselines: what needs no model, on the same labels;
+    margins: how much better the model's mean is than a baseline (positive: better), resampled together.
+    """
+
+    evaluation_id: str
+    name: str
+    model: dict[str, Any]
+    corpus: str
+    feature_id: str
+    manifest_digest: str
+    synthetic: bool
+    split: Split
+    label_range: tuple[float, float]
+    num_utterances: int
+    num_labelled: int
+    rates: tuple[float, ...]
+    mask_seeds: tuple[int, ...]
+    views: tuple[ViewScores, ...]
+    mean: dict[str, float]
+    intervals: dict[str, Interval]
+    rate_intervals: dict[str, tuple[Interval, ...]]
+    baselines: dict[str, dict[str, float]]
+    margins: dict[str, dict[str, Interval]]
+    predictions: dict[str, Any]
+    bootstrap: dict[str, int]
+    code_version: str
+
+    def metrics(self) -> list[str]:
+        """The metrics of this label range, in the order of the field's tables."""
+        return list(metric_names(self.label_range))
+
+    def by_rate(self) -> list[dict[str, float]]:
+        """For each of `rates`: its scores and `collapse_share`, as means over the mask seeds."""
+        rows = []
+        for rate in self.rates:
+            views = [view for view in self.views if view.missing_rate == rate]
+            row = {metric: sum(view.scores[metric] for view in views) / len(views) for metric in self.metrics()}
+            row["collapse_share"] = sum(view.collapse_share for view in views) / len(views)
+            rows.append(row)
+        return rows
+
+    def rows(self) -> list[dict[str, str]]:
+        """The table as text: one row per missing rate, the mean, its interval, the baselines; keys are the columns."""
+        table = []
+        for rate, scores in zip(self.rates, self.by_rate(), strict=True):
+            table.append({"missing rate": f"{rate:g}", **self._cells(scores)})
+        table.append({"missing rate": "mean", **self._cells(self.mean)})
+        intervals = {metric: format_interval(metric, (i.low, i.high)) for metric, i in self.intervals.items()}
+        blank = dict.fromkeys(self.metrics(), "")
+        table.append({"missing rate": "95% interval", **self._named({**blank, **intervals})})
+        for baseline, scores in self.baselines.items():
+            table.append({"missing rate": BASELINE_TITLES[baseline], **self._cells(scores)})
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold; `from_dict` is its inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Evaluation:
+        values = dict(values)
+        values["label_range"] = tuple(values["label_range"])
+        values["rates"] = tuple(values["rates"])
+        values["mask_seeds"] = tuple(values["mask_seeds"])
+        values["views"] = tuple(ViewScores(**view) for view in values["views"])
+        values["intervals"] = {metric: Interval(**entry) for metric, entry in values["intervals"].items()}
+        values["rate_intervals"] = {
+            metric: tuple(Interval(**entry) for entry in entries)
+            for metric, entries in values["rate_intervals"].items()
+        }
+        values["margins"] = {
+            baseline: {metric: Interval(**entry) for metric, entry in entries.items()}
+            for baseline, entries in values["margins"].items()
+        }
+        return cls(**values)
+
+    def _cells(self, scores: dict[str, float]) -> dict[str, str]:
+        return self._named({m: format_score(m, scores[m]) if m in scores else "" for m in self.metrics()})
+
+    def _named(self, cells: dict[str, str]) -> dict[str, str]:
+        return {TITLES[metric]: cells[metric] for metric in self.metrics()}
+
+
+def evaluation_id(weights_sha256: str, manifest_digest: str, split: str, view_ids: Sequence[str]) -> str:
+    """Identity of an evaluation: these weights, on this split of these features, under these views."""
+    return fingerprint([weights_sha256, manifest_digest, split, sorted(view_ids)])
+
+
+def read_evaluation(store: Store, folder: str, identity: str) -> Evaluation | None:
+    """The stored evaluation, or None. RefusedError naming the file if it is damaged."""
+    path = f"{folder}/{identity}.json"
+    try:
+        return Evaluation.from_dict(store.read_json(path))
+    except FileNotFoundError:
+        return None
+    except RefusedError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RefusedError(
+            f"{store.url}/{path} is not an evaluation ({type(error).__name__}); remove it and evaluate again"
+        ) from error
+
+
+def evaluation_specs(
+    corruption: CorruptionConfig, rates: Sequence[float] | None = None, mask_seeds: Sequence[int] | None = None
+) -> list[ViewSpec]:
+    """The views of an evaluation: every rate under every mask seed; defaults as the config says."""
+    seeds = [corruption.mask_seed] if mask_seeds is None else list(mask_seeds)
+    return [spec for seed in seeds for spec in evaluation_views(dataclasses.replace(corruption, mask_seed=seed), rates)]
+
+
+def find_evaluation(
+    store: Store, folder: str, weights_sha256: str, manifest_digest: str, corruption: CorruptionConfig
+) -> Evaluation | None:
+    """The test evaluation in `folder` over the rates and masks of the config, if it was made."""
+    view_ids = [spec.view_id for spec in evaluation_specs(corruption)]
+    return read_evaluation(store, folder, evaluation_id(weights_sha256, manifest_digest, "test", view_ids))

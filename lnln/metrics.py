@@ -1,0 +1,164 @@
+"""The field's metrics for sentiment intensity, and what a constant answer would score (papers.md 1.1).
+
+    scores = score(predictions, labels, label_range=(-3, 3))      # {"mae": ..., "acc7": ..., ...}
+    baselines(train_labels, labels, (-3, 3))                      # {"predict_mean": {...}, "one_class": {...}}
+
+Accuracies and F1 lie within [0, 1]. `np`: negative against positive, labels of exactly 0 left out. `nn`: negative
+against non-negative. Labels within [-1, 1] are scored as CH-SIMS's are, all others as CMU-MOSI's and CMU-MOSEI's.
+F1 is weighted by the classes of the labels; the published tables have its arguments exchanged (D2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lnln.errors import RefusedError
+
+Values = NDArray[np.float32]
+Classes = NDArray[np.int64]
+Classifier = Callable[[Values], Classes]
+
+# Metric to how tables call it, in the order in which they show it.
+TITLES = {
+    "mae": "MAE",
+    "corr": "Corr",
+    "acc7": "Acc-7",
+    "acc5": "Acc-5",
+    "acc3": "Acc-3",
+    "acc2": "Acc-2",
+    "f1": "F1",
+    "acc2_np": "Acc-2 np",
+    "f1_np": "F1 np",
+    "acc2_nn": "Acc-2 nn",
+    "f1_nn": "F1 nn",
+}
+
+
+def metric_names(label_range: Sequence[float]) -> tuple[str, ...]:
+    """The metrics of a corpus with these labels, in the order of tables."""
+    if _is_sims(label_range):
+        return ("mae", "corr", "acc5", "acc3", "acc2", "f1")
+    return ("mae", "corr", "acc7", "acc5", "acc2_np", "f1_np", "acc2_nn", "f1_nn")
+
+
+def higher_is_better(name: str) -> bool:
+    return name != "mae"
+
+
+def score(predictions: ArrayLike, labels: ArrayLike, label_range: Sequence[float]) -> dict[str, float]:
+    """All metrics of `metric_names(label_range)`. Utterances whose label is NaN are left out.
+
+    What cannot be computed is 0, never NaN: the correlation with or of a constant, and `np` where all labels are 0.
+    Raises RefusedError when nothing is labelled or a prediction is not finite.
+    """
+    predicted, actual = _labelled(predictions, labels)
+    is_sims = _is_sims(label_range)
+    if is_sims:
+        predicted, actual = predicted.clip(-1, 1), actual.clip(-1, 1)
+    scores = {"mae": float(np.abs(predicted.astype(np.float64) - actual).mean()), "corr": _correlation(predicted, actual)}
+    for name, classify in _classifiers(is_sims).items():
+        chosen = _rows(name, actual)
+        truth, guess = classify(actual[chosen]), classify(predicted[chosen])
+        scores[name] = _accuracy(truth, guess)
+        if name.startswith("acc2"):
+            scores[name.replace("acc2", "f1")] = _weighted_f1(truth, guess)
+    return {name: scores[name] for name in metric_names(label_range)}
+
+
+def baselines(train_labels: ArrayLike, labels: ArrayLike, label_range: Sequence[float]) -> dict[str, dict[str, float]]:
+    """Scores of two constant answers on `labels`, to stand beside every model's.
+
+    predict_mean: the mean training label. one_class: for each accuracy and F1, the most frequent class in training.
+    """
+    _, train = _labelled(train_labels, train_labels)
+    _, actual = _labelled(labels, labels)
+    is_sims = _is_sims(label_range)
+    if is_sims:
+        train, actual = train.clip(-1, 1), actual.clip(-1, 1)
+    one_class: dict[str, float] = {}
+    for name, classify in _classifiers(is_sims).items():
+        truth = classify(actual[_rows(name, actual)])
+        guess = np.full_like(truth, _most_frequent(classify(train[_rows(name, train)])))
+        one_class[name] = _accuracy(truth, guess)
+        if name.startswith("acc2"):
+            one_class[name.replace("acc2", "f1")] = _weighted_f1(truth, guess)
+    names = metric_names(label_range)
+    return {
+        "predict_mean": score(np.full(len(actual), train.mean()), actual, label_range),
+        "one_class": {name: one_class[name] for name in names if name in one_class},
+    }
+
+
+def _is_sims(label_range: Sequence[float]) -> bool:
+    return max(abs(bound) for bound in label_range) <= 1
+
+
+def _labelled(predictions: ArrayLike, labels: ArrayLike) -> tuple[Values, Values]:
+    # float32, as the published code compares: 0.1 as a label is not above 0.1 as a bound.
+    predicted = np.asarray(predictions, np.float32).reshape(-1)
+    actual = np.asarray(labels, np.float32).reshape(-1)
+    assert predicted.shape == actual.shape, (predicted.shape, actual.shape)
+    is_labelled = ~np.isnan(actual)
+    predicted, actual = predicted[is_labelled], actual[is_labelled]
+    if not len(actual):
+        raise RefusedError(f"scoring needs labelled utterances, got {len(is_labelled)} without a label")
+    if not np.isfinite(predicted).all():
+        raise RefusedError(f"predictions must be finite, {int((~np.isfinite(predicted)).sum())} of them are not")
+    return predicted, actual
+
+
+def _classifiers(is_sims: bool) -> dict[str, Classifier]:
+    if is_sims:
+        return {
+            "acc5": _cut((-0.7, -0.1, 0.1, 0.7)),
+            "acc3": _cut((-0.1, 0.1)),
+            "acc2": _cut((0.0,)),
+        }
+    return {
+        "acc7": _rounded(3),
+        "acc5": _rounded(2),
+        "acc2_np": lambda values: (values > 0).astype(np.int64),
+        "acc2_nn": lambda values: (values >= 0).astype(np.int64),
+    }
+
+
+def _cut(bounds: tuple[float, ...]) -> Classifier:
+    """Class i lies above bound i - 1, up to and with bound i."""
+    return lambda values: np.searchsorted(np.asarray(bounds, np.float32), values, side="left").astype(np.int64)
+
+
+def _rounded(limit: int) -> Classifier:
+    """The nearest whole number (halves to the even one) within the limits."""
+    return lambda values: np.round(values.clip(-limit, limit)).astype(np.int64)
+
+
+def _rows(name: str, labels: Values) -> NDArray[np.bool_]:
+    return labels != 0 if name == "acc2_np" else np.ones(len(labels), np.bool_)
+
+
+def _most_frequent(classes: Classes) -> int:
+    values, counts = np.unique(classes, return_counts=True)
+    return int(values[counts.argmax()]) if len(values) else 0
+
+
+def _accuracy(truth: Classes, guess: Classes) -> float:
+    return float((truth == guess).mean()) if len(truth) else 0.0
+
+
+def _weighted_f1(truth: Classes, guess: Classes) -> float:
+    if not len(truth):
+        return 0.0
+    from sklearn.metrics import f1_score  # a second to import, so only where something is scored
+
+    return float(f1_score(truth, guess, average="weighted", zero_division=0.0))
+
+
+def _correlation(predicted: Values, actual: Values) -> float:
+    x, y = (values.astype(np.float64) - values.mean(dtype=np.float64) for values in (predicted, actual))
+    # A constant's deviations from its mean are rounding, not variation.
+    if np.ptp(predicted) == 0 or np.ptp(actual) == 0:
+        return 0.0
+    return float(np.clip((x @ y) / np.sqrt((x @ x) * (y @ y)), -1.0, 1.0))

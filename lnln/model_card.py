@@ -1,0 +1,127 @@
+"""The README.md of a published model: Hugging Face metadata on top, then what it is, how good it is, and its limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from lnln.evaluations import Evaluation, format_interval, format_score
+from lnln.metrics import TITLES
+from lnln.markdown import code, escape, table
+
+SYNTHETIC = (
+    "**The corpus is synthetic**: a small grammar of sentiment phrases made by this project. "
+    "The numbers show that the path works; they say nothing of real speech."
+)
+
+
+def model_card(name: str, lineage: dict[str, Any], evaluation: Evaluation | None) -> str:
+    """The card of the model `name`; `lineage` as in lineage.json, `evaluation` on test if there is one.
+
+    Holds no version number: the same run gives the same bytes.
+    """
+    parts = [
+        "---\n" + yaml.safe_dump(_metadata(name, lineage, evaluation), sort_keys=False, allow_unicode=True) + "---",
+        f"# {escape(name)}",
+        _summary(lineage),
+    ]
+    if lineage["synthetic"]:
+        parts.append(SYNTHETIC)
+    parts += ["## Use", _use(name), "## Results", _results(evaluation), "## Protocol", _protocol(lineage)]
+    parts += ["## Limits", _limits(lineage), "## Origin", _origin(lineage)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _metadata(name: str, lineage: dict[str, Any], evaluation: Evaluation | None) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "language": [lineage["language"]],
+        "library_name": "lnln",
+        "tags": [
+            "model_hub_mixin",
+            "pytorch_model_hub_mixin",
+            "multimodal-sentiment-analysis",
+            "missing-modality",
+            lineage["config"]["model"]["name"],
+            *(["synthetic"] if lineage["synthetic"] else []),
+        ],
+        "metrics": ["mae", "pearsonr", "accuracy", "f1"],
+    }
+    if evaluation is not None:
+        results = [
+            {"type": metric, "name": f"{TITLES[metric]} (mean over missing rates)", "value": round(value, 6)}
+            for metric, value in evaluation.mean.items()
+            if metric in TITLES
+        ]
+        dataset = {"type": lineage["corpus"], "name": lineage["corpus"], "split": evaluation.split}
+        task = {"type": "text-classification", "name": "multimodal sentiment analysis with incomplete data"}
+        metadata["model-index"] = [{"name": name, "results": [{"task": task, "dataset": dataset, "metrics": results}]}]
+    return metadata
+
+
+def _summary(lineage: dict[str, Any]) -> str:
+    model = lineage["config"]["model"]
+    return (
+        f"{model['name'].upper()} ({model['mode']} mode, text encoder {code(model['text_encoder'])}): sentiment of an "
+        f"utterance from text, audio and vision, any of which may be incomplete or absent. "
+        f"Trained on the corpus {code(lineage['corpus'])}; the answer lies in "
+        f"[{lineage['label_range'][0]:g}, {lineage['label_range'][1]:g}]."
+    )
+
+
+def _use(name: str) -> str:
+    return (
+        f'```python\nimport lnln\nmodel = lnln.load("{name}@best", store="s3://bucket/prefix")\n```\n\n'
+        f'```\nlnln pull {name}@best {name}\nlnln predict {name} "a sentence"\n```'
+    )
+
+
+def _results(evaluation: Evaluation | None) -> str:
+    if evaluation is None:
+        return "Not evaluated on test when it was published."
+    intervals = ", ".join(
+        f"{TITLES[metric]} {format_score(metric, i.value)} ({format_interval(metric, (i.low, i.high))})"
+        for metric, i in evaluation.intervals.items()
+    )
+    return (
+        f"{evaluation.num_labelled} labelled utterances of the {evaluation.split} split, all modalities at the same "
+        f"missing rate; accuracies and F1 in percent. Baselines need no model.\n\n{table(evaluation.rows())}\n\n"
+        f"Mean over rates with 95% bootstrap interval over utterances: {intervals}."
+    )
+
+
+def _protocol(lineage: dict[str, Any]) -> str:
+    corruption = lineage["config"]["corruption"]
+    rates = ", ".join(f"{rate:g}" for rate in corruption["validation_rates"])
+    return (
+        f"Protocol {code(corruption['protocol'])}: each text position becomes [UNK], each audio or vision frame zeros, "
+        f"with the chance of the missing rate. The checkpoint was selected by the mean validation MAE over the rates "
+        f"{rates} ({lineage['selection']['value']:.4f}, epoch {lineage['selection']['epoch']}); "
+        f"the test split took no part in it."
+    )
+
+
+def _limits(lineage: dict[str, Any]) -> str:
+    return (
+        "- Audio and vision must come from the extractors that the corpus was made with "
+        f"({code(str(lineage['extractors']))}); features of other tools do not fit.\n"
+        "- A sentence alone is an input without audio and vision; the model says how complete it takes it to be.\n"
+        "- One mask seed unless the table says otherwise; one training seed. Differences within the interval are no "
+        "differences.\n"
+        "- Not for decisions about people."
+    )
+
+
+def _origin(lineage: dict[str, Any]) -> str:
+    rows = [
+        {"what": what, "value": code(str(value))}
+        for what, value in {
+            "run": lineage["run_id"],
+            "config fingerprint": lineage["config_fingerprint"],
+            "corpus features": lineage["feature_id"],
+            "feature manifest SHA-256": lineage["manifest_digest"],
+            "seed": lineage["config"]["train"]["seed"],
+            "code version": lineage["code_version"],
+        }.items()
+    ]
+    return table(rows)

@@ -1,0 +1,165 @@
+"""Any model that a name can mean, as verified files in a local folder: a run, a published version, a pulled folder.
+
+    opened = open_model(store, "mosi-lnln@best")       # or a run id, or a folder
+    model = opened.load()                               # in eval mode
+
+Copies from the store are kept in the cache folder (`LNLN_CACHE`) under the digest of their content, and checked again
+every time they are opened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lnln.config import CorruptionConfig, from_dict
+from lnln.data.store import Store
+from lnln.errors import RefusedError
+from lnln.model_catalog import Version, read_model, resolve
+from lnln.model_files import MANIFEST, ModelFile, ModelManifest, cache_folder, describe, fetch_folder, is_whole
+from lnln.runs import Run, load_run, run_folder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model's files, checked. reference: run id, name@version or folder.
+
+    features: what the model was trained on and must be fed with (features.json). evaluations: folder in the store where
+    its evaluations lie. run_id: None for a folder that does not say.
+    """
+
+    reference: str
+    folder: Path
+    weights_sha256: str
+    features: Mapping[str, Any]
+    corruption: CorruptionConfig
+    evaluations: str
+    run_id: str | None
+
+    def load(self) -> nn.Module:
+        """The network in eval mode."""
+        from lnln.models import load_model
+
+        return load_model(self.folder)
+
+
+def open_model(store: Store, reference: str) -> OpenedModel:
+    """The model that `reference` means: a folder with model.safetensors, name@version, a run id, or a name (best).
+
+    Raises RefusedError for an unknown reference, an unfinished run, and a damaged file, by name.
+    """
+    if (Path(reference) / WEIGHTS).is_file():
+        return _open_folder(Path(reference))
+    if not reference:
+        raise RefusedError("expected a run, a published model or a folder with model.safetensors, got nothing")
+    is_name = all(sign.isalnum() or sign in "_.-" for sign in reference) and set(reference) != {"."}
+    if is_name and store.exists(f"{run_folder(reference)}/run.json"):
+        return _open_run(store, load_run(store, reference))
+    if "@" in reference:
+        return _open_version(store, resolve(store, reference))
+    if is_name and reference == reference.lower() and "." not in reference and read_model(store, reference) is not None:
+        return _open_version(store, resolve(store, reference))
+    raise RefusedError(
+        f"{reference!r} is no run and no model of {store.url}, and no folder with {WEIGHTS}; "
+        f"`lnln models` lists what is published"
+    )
+
+
+def fetch_version(store: Store, version: Version, folder: Path) -> list[str]:
+    """Copy the files of `version` to `folder`, verified; returns the names that had to be downloaded."""
+    return fetch_folder(store, version.folder, read_manifest(store, version), folder)
+
+
+def read_manifest(store: Store, version: Version) -> ModelManifest:
+    """The manifest of `version`, checked against the catalog. RefusedError where it is absent or damaged."""
+    where = f"{version.folder}/{MANIFEST}"
+    try:
+        manifest = ModelManifest.from_bytes(store.read(where), f"{store.url}/{where}")
+    except FileNotFoundError as error:
+        raise RefusedError(f"{store.url}/{where} is absent, but {version.reference} names it; publish again") from error
+    if manifest.digest() != version.manifest_sha256:
+        raise RefusedError(
+            f"{store.url}/{where} is damaged: {version.reference} has manifest SHA-256 {version.manifest_sha256}, "
+            f"got {manifest.digest()}; restore it from a backup of the store"
+        )
+    return manifest
+
+
+def run_manifest(run: Run) -> ModelManifest:
+    """The files of the model that `run` ended with, as its result lists them."""
+    files = (ModelFile(name, int(entry["num_bytes"]), str(entry["sha256"])) for name, entry in run.files.items())
+    return ModelManifest.from_bytes(ModelManifest(tuple(files)).to_bytes(), f"{run.folder}/result.json")
+
+
+def _open_run(store: Store, run: Run) -> OpenedModel:
+    manifest = run_manifest(run)
+    folder = cache_folder() / "models" / manifest.digest()
+    fetch_folder(store, f"{run.folder}/model", manifest, folder)
+    return _opened(run.run_id, folder, f"{run.folder}/evaluations", run.config.corruption, run.run_id)
+
+
+def _open_version(store: Store, version: Version) -> OpenedModel:
+    folder = cache_folder() / "models" / version.manifest_sha256
+    fetch_version(store, version, folder)
+    corruption, run_id = _lineage(folder)
+    return _opened(version.reference, folder, f"models/{version.name}/evaluations", corruption, run_id)
+
+
+def _open_folder(folder: Path) -> OpenedModel:
+    if (folder / MANIFEST).exists():
+        manifest = ModelManifest.from_bytes((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
+        damaged = [file.name for file in manifest.files if not is_whole(folder, file)]
+        if damaged:
+            raise RefusedError(f"{folder}: damaged or missing {', '.join(damaged)}; `lnln pull` it there again")
+    corruption, run_id = _lineage(folder)
+    return _opened(str(folder), folder, "reports/evaluations", corruption, run_id)
+
+
+def _opened(
+    reference: str, folder: Path, evaluations: str, corruption: CorruptionConfig, run_id: str | None
+) -> OpenedModel:
+    features = read_json(folder / "features.json")
+    missing = [key for key in ("spec", "tokenizer", "label_range") if key not in features]
+    if missing:
+        raise RefusedError(f"{folder / 'features.json'} lacks {', '.join(missing)}; train or pull the model again")
+    return OpenedModel(
+        reference=reference,
+        folder=folder,
+        weights_sha256=describe(folder / WEIGHTS).sha256,
+        features=features,
+        corruption=corruption,
+        evaluations=evaluations,
+        run_id=run_id,
+    )
+
+
+def _lineage(folder: Path) -> tuple[CorruptionConfig, str | None]:
+    """How the model wants to be evaluated, and its run, as its lineage says; defaults where it has none."""
+    if not (folder / "lineage.json").is_file():
+        return CorruptionConfig(), None
+    lineage = read_json(folder / "lineage.json")
+    try:
+        return from_dict(CorruptionConfig, lineage["config"]["corruption"]), str(lineage["run_id"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RefusedError(f"{folder / 'lineage.json'} lacks its config; pull the model again") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a model folder; RefusedError naming the file where it is absent or none."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RefusedError(f"no {path.name} in {path.parent}; give a folder that `lnln pull` made, or a run") from error
+    except ValueError as error:
+        raise RefusedError(f"{path} is not JSON; pull the model again") from error
+    if not isinstance(value, dict):
+        raise RefusedError(f"{path} must hold a JSON object, got {type(value).__name__}; pull the model again")
+    return value

@@ -1,0 +1,116 @@
+"""Runs in a store: where they lie, and what a finished one says. Without torch and Ray, so anything may read them.
+
+runs/<run_id>/run.json        what the run is: config, corpus, features, views; written first
+runs/<run_id>/ray/            Ray's checkpoints
+runs/<run_id>/history.json    one entry per finished epoch, while it trains
+runs/<run_id>/model/          the selected model
+runs/<run_id>/result.json     last; a run without it is unfinished
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lnln.config import Config, fingerprint
+from lnln.corruption import evaluation_views, training_views
+from lnln.data.manifest import FeatureManifest
+from lnln.data.store import Store
+from lnln.errors import RefusedError
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    folder: under the store. view_ids: of `validation` and `training`. score: mean validation MAE over
+    `config.corruption.validation_rates` at best_epoch (from 1). validation: metrics by missing rate at that epoch.
+    history: per epoch its loss terms, learning rate, seconds, validation scores. files: of `<folder>/model/`, each with
+    `sha256` and `num_bytes`. study, trial: where the run belongs to a study.
+    """
+
+    run_id: str
+    folder: str
+    corpus: str
+    feature_id: str
+    manifest_digest: str
+    config: Config
+    view_ids: dict[str, list[str]]
+    code_version: str
+    best_epoch: int
+    score: float
+    validation: dict[str, dict[str, float]]
+    history: list[dict[str, Any]]
+    files: dict[str, dict[str, Any]]
+    num_parameters: int
+    num_workers: int
+    seconds: float
+    versions: dict[str, str]
+    study: str | None = None
+    trial: int | None = None
+
+
+def run_folder(run_id: str) -> str:
+    return f"runs/{run_id}"
+
+
+def run_identity(config: Config, manifest: FeatureManifest) -> dict[str, Any]:
+    """What makes a run this run and no other: not the hardware, the number of workers or the version of the code."""
+    return {
+        "config": {key: value for key, value in config.to_dict().items() if key != "tune"},
+        "corpus": manifest.corpus,
+        "feature_id": manifest.feature_id,
+        "manifest_digest": manifest.digest(),
+        "view_ids": view_ids(config),
+    }
+
+
+def view_ids(config: Config) -> dict[str, list[str]]:
+    """The views a run validates and trains on."""
+    corruption, train = config.corruption, config.train
+    return {
+        "validation": [view.view_id for view in evaluation_views(corruption, corruption.validation_rates)],
+        "training": [view.view_id for view in training_views(corruption, train.seed, train.epochs)],
+    }
+
+
+def run_id_for(config: Config, corpus: str, manifest: FeatureManifest) -> str:
+    """The same for the same config on the same features, on any machine."""
+    assert corpus == manifest.corpus
+    return f"{corpus}-{config.model.name}-{fingerprint(run_identity(config, manifest))}"
+
+
+def is_finished(store: Store, run_id: str) -> bool:
+    return store.exists(f"{run_folder(run_id)}/result.json")
+
+
+def load_run(store: Store, run_id: str) -> Run:
+    """The finished run `run_id`; RefusedError where it is unknown, unfinished or damaged."""
+    folder = run_folder(run_id)
+    try:
+        made = store.read_json(f"{folder}/run.json")
+    except FileNotFoundError:
+        raise RefusedError(f"store {store.url} holds no run {run_id!r}; `lnln train CORPUS` makes one") from None
+    try:
+        result = store.read_json(f"{folder}/result.json")
+    except FileNotFoundError:
+        raise RefusedError(
+            f"run {run_id} in {store.url} is not finished; start `lnln train` with the same arguments to continue it"
+        ) from None
+    return _decode(run_id, made, result, f"{store.url}/{folder}")
+
+
+def _decode(run_id: str, made: Mapping[str, Any], result: Mapping[str, Any], where: str) -> Run:
+    try:
+        return Run(
+            run_id=run_id,
+            folder=run_folder(run_id),
+            config=Config.from_dict(made["config"]),
+            **{key: made[key] for key in ("corpus", "feature_id", "manifest_digest", "view_ids", "code_version")},
+            **{key: made.get(key) for key in ("study", "trial")},
+            **{key: result[key] for key in ("best_epoch", "score", "validation", "history", "files")},
+            **{key: result[key] for key in ("num_parameters", "num_workers", "seconds", "versions")},
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RefusedError(f"{where} is damaged: {type(error).__name__} {error}; remove it and train again") from error

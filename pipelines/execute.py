@@ -1,0 +1,228 @@
+"""Runs plans: in this process, or on Dask. The only module that knows Dask.
+
+    with dask_client(Settings()) as client:   # None: in this process
+        results = run(plan, client)                            # in the plan's order
+
+A failed job stops no other; at the end `StageFailedError` names all that failed, and why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from lnln.errors import RefusedError
+from pipelines.plan import Job, Plan
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CONNECT_TIMEOUT_SECONDS = 5
+# Workers of the embedded cluster: data work is short, and training follows on the same cores.
+MAX_LOCAL_WORKERS = 2
+# Jobs handed to Dask ahead of time for every thread it has: no thread waits, and the scheduler holds few jobs' data.
+JOBS_PER_THREAD = 2
+# Failures that the message spells out; `StageFailedError.failures` holds all.
+_NUM_SPELLED_OUT = 5
+
+Outcome = tuple[Job, Any, Exception | None]
+
+
+class StageFailedError(RefusedError):
+    """Some jobs of a stage failed; the others are done, and their results kept. failures: job name to reason."""
+
+    def __init__(self, stage: str, num_jobs: int, failures: Mapping[str, str]) -> None:
+        super().__init__(stage, num_jobs, failures)  # all arguments, so that it survives pickling
+        self.stage, self.num_jobs, self.failures = stage, num_jobs, dict(failures)
+
+    def __str__(self) -> str:
+        reasons = [f"{name}: {reason}" for name, reason in self.failures.items()]
+        hidden = len(reasons) - _NUM_SPELLED_OUT
+        spelled = "; ".join(reasons[:_NUM_SPELLED_OUT]) + (f"; and {hidden} more" if hidden > 0 else "")
+        return (
+            f"{self.stage}: {len(self.failures)} of {self.num_jobs} jobs failed ({spelled}); "
+            "the same command does what is missing once the cause is mended"
+        )
+
+
+def run(
+    plan: Plan,
+    client: Client | None = None,
+    *,
+    on_done: Callable[[Job, Any], None] | None = None,
+    progress: bool = True,
+) -> list[Any]:
+    """The result of every job, in the plan's order. Raises StageFailedError after all jobs have had their turn.
+
+    on_done: called here, not on a worker, with each job that went well and its result, in the order they end; what it
+    raises ends the stage. progress: a bar on standard error while it is a terminal.
+    """
+    results: dict[str, Any] = {}
+    failures: dict[str, str] = {}
+    first_error: Exception | None = None
+    outcomes = _run_here(plan) if client is None else _run_on_dask(plan, client)
+    with progress_bar(plan.stage, len(plan), is_wanted=progress) as advance:
+        for job, result, error in outcomes:
+            if error is None:
+                results[job.name] = result
+                if on_done:
+                    on_done(job, result)
+            else:
+                failures[job.name] = _reason(error)
+                first_error = first_error or error
+            advance()
+    if failures:
+        in_order = {job.name: failures[job.name] for job in plan.jobs if job.name in failures}
+        raise StageFailedError(plan.stage, len(plan), in_order) from first_error
+    return [results[job.name] for job in plan.jobs]
+
+
+@contextmanager
+def progress_bar(stage: str, total: int, *, is_wanted: bool = True) -> Iterator[Callable[[], None]]:
+    """A bar on standard error while that is a terminal; what is yielded moves it by one."""
+    if not (is_wanted and total and sys.stderr.isatty()):
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(stage, total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def dask_client(settings: Settings) -> Iterator[Client | None]:
+    """What `settings.dask` says: None, a client of a new cluster on this machine, or of the scheduler at an address.
+
+    The cluster ends with the context. RefusedError when no scheduler answers at the address.
+    """
+    if settings.dask == "none":
+        yield None
+    elif settings.dask == "local":
+        with _local_client() as client:
+            yield client
+    else:
+        with _remote_client(settings.dask) as client:
+            yield client
+
+
+@contextmanager
+def _local_client() -> Iterator[Client]:
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=min(MAX_LOCAL_WORKERS, os.cpu_count() or 1),
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            worker_dashboard_address=None,
+            silence_logs=logging.CRITICAL,  # what failed is said once, by StageFailedError
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def _remote_client(address: str) -> Iterator[Client]:
+    from distributed import Client
+
+    # Asked first, since a Client that found nobody hangs for 20 s more when it is collected.
+    try:
+        with ThreadPoolExecutor(1) as thread:  # a flow may have been called from a running event loop
+            thread.submit(asyncio.run, _shake_hands(address)).result()
+    except (OSError, ValueError) as error:
+        raise RefusedError(
+            f"no Dask scheduler answers at {address} within {CONNECT_TIMEOUT_SECONDS} s ({_reason(error)}); "
+            "mend LNLN_DASK or DASK_SCHEDULER_ADDRESS; LNLN_DASK=none works in this process"
+        ) from error
+    with Client(address, timeout=CONNECT_TIMEOUT_SECONDS, set_as_default=False) as client:
+        if not client.nthreads():
+            logging.getLogger(__name__).warning("The Dask scheduler at %s has no workers; jobs wait for one.", address)
+        yield client
+
+
+async def _shake_hands(address: str) -> None:
+    """Raises OSError or ValueError unless something that speaks Dask's protocol listens at `address`."""
+    from distributed import Security
+    from distributed.comm import connect
+
+    comm = await connect(address, timeout=CONNECT_TIMEOUT_SECONDS, **Security().get_connection_args("client"))
+    comm.abort()
+
+
+def _run_here(plan: Plan) -> Iterator[Outcome]:
+    for job in plan.jobs:
+        try:
+            outcome: Outcome = (job, job(), None)
+        except Exception as error:
+            outcome = (job, None, error)
+        yield outcome
+
+
+def _run_on_dask(plan: Plan, client: Client) -> Iterator[Outcome]:
+    from distributed import KilledWorker
+
+    killed = []
+    for outcome in _outcomes(plan.jobs, client):
+        if isinstance(outcome[2], KilledWorker):
+            killed.append(outcome[0])
+        else:
+            yield outcome
+    for job in killed:  # Dask blames all that a dead worker had been given; alone, a job dies for its own fault only
+        yield from _outcomes([job], client)
+
+
+def _outcomes(jobs: Sequence[Job], client: Client) -> Iterator[Outcome]:
+    """Of each job, as they end; a bounded number of them are with the scheduler at any time."""
+    from distributed import Future, as_completed
+    from distributed.client import FutureCancelledError
+
+    waiting = iter(jobs)
+    running: dict[Future, Job] = {}
+    completed = as_completed(loop=client.loop)
+
+    def submit() -> None:
+        room = JOBS_PER_THREAD * max(1, sum(client.nthreads().values())) - len(running)
+        for job in islice(waiting, max(room, 0)):
+            future = client.submit(job, pure=False)
+            running[future] = job
+            completed.add(future)
+
+    submit()
+    try:
+        for future in completed:
+            job = running.pop(future)
+            try:
+                outcome: Outcome = (job, future.result(), None)
+            except FutureCancelledError as error:
+                raise RefusedError(
+                    f"the Dask scheduler {client.scheduler.address} was lost before job {job.name!r} ended; "
+                    "the same command does what is missing"
+                ) from error
+            except Exception as error:
+                outcome = (job, None, error)
+            yield outcome
+            submit()
+    finally:
+        for future in running:
+            future.release()
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if type(error).__name__ == "KilledWorker":
+        return "each Dask worker that ran it died, as they do when memory runs out"
+    return text if isinstance(error, RefusedError) else f"{type(error).__name__}: {text}".removesuffix(": ")

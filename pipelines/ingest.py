@@ -1,0 +1,216 @@
+"""Import: an MMSA pickle, or the sample corpus, becomes feature shards and a manifest.
+
+    manifest = import_corpus(Store("./store"), Path("unaligned_50.pkl"), "mosi")
+
+The pickle is read here, its utterances are cut into shards of about equal size, jobs encode and write them, and the
+manifest is committed last: until then no reader sees any of it. The same source has the same feature_id and is not
+imported twice, unless a shard has been damaged since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnln.config import fingerprint
+from lnln.data.manifest import (
+    FeatureManifest,
+    LengthSummary,
+    ShardEntry,
+    SplitEntry,
+    check_corpus_name,
+    commit_features,
+    feature_folder,
+    read_features,
+)
+from lnln.data.mmsa import MmsaCorpus, read_mmsa
+from lnln.data.sample import make_sample
+from lnln.data.schema import MODALITIES, SPLITS, Modality, Ragged, Split, Utterances
+from lnln.data.shards import write_shard
+from lnln.data.store import Store
+from lnln.data.verify import verify_features
+from lnln.errors import RefusedError
+from pipelines.execute import progress_bar, run
+from pipelines.plan import Job, Plan
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+log = logging.getLogger(__name__)
+
+# Raised when the same source would give other features: part of every feature_id.
+IMPORT_VERSION = 1
+# Bytes of sequences in one shard, uncompressed: large enough for few files, small enough for many workers.
+SHARD_BYTES = 48 << 20
+# Frames whose deviation from the mean is held in float64 at one time.
+_STATISTICS_BLOCK = 1 << 16
+
+
+def import_corpus(
+    store: Store, path: Path, corpus: str, client: Client | None = None, *, progress: bool = True
+) -> FeatureManifest:
+    """The features of the MMSA pickle at `path`, as corpus `corpus` of the store, and from now on the ones in use.
+
+    RefusedError where the pickle or the corpus's name is refused, or shards cannot be written.
+    """
+    check_corpus_name(corpus)
+    if not path.is_file():
+        raise RefusedError(f"no MMSA pickle at {path}")
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+
+    def read() -> MmsaCorpus:
+        with progress_bar(f"read {path.name}", 1, is_wanted=progress) as advance:
+            source = read_mmsa(path)
+            advance()
+        if source.source["sha256"] != sha256:
+            raise RefusedError(f"{path} changed while it was read; import it again once it is whole")
+        return source
+
+    return _import(store, corpus, _feature_id(sha256), read, client, progress)
+
+
+def import_sample(
+    store: Store, corpus: str = "sample", client: Client | None = None, *, progress: bool = True
+) -> FeatureManifest:
+    """The synthetic sample corpus, made here, under the name `corpus`."""
+    check_corpus_name(corpus)
+    source = make_sample()
+    return _import(store, corpus, _feature_id(source.source["sha256"]), lambda: source, client, progress)
+
+
+def plan_import(store: Store, folder: str, source: MmsaCorpus) -> Plan:
+    """One job per shard, each with its utterances; named `<split> <number>`."""
+    jobs = []
+    for split in SPLITS:
+        utterances = source.splits.get(split)
+        if utterances is None or not len(utterances):
+            continue
+        for number, (first, last) in enumerate(_shard_rows(utterances)):
+            rows = _rows(utterances, first, last)
+            arguments = {"store": store, "folder": folder, "split": split, "utterances": rows}
+            jobs.append(Job(f"{split} {number}", write_shard, arguments))
+    return Plan(f"import {folder.partition('/')[0]}", tuple(jobs))
+
+
+def _feature_id(sha256: str) -> str:
+    return fingerprint({"source": sha256, "import": IMPORT_VERSION})
+
+
+def _import(
+    store: Store,
+    corpus: str,
+    feature_id: str,
+    read: Callable[[], MmsaCorpus],
+    client: Client | None,
+    progress: bool,
+) -> FeatureManifest:
+    folder = feature_folder(corpus, feature_id)
+    if (there := _whole_features(store, corpus, feature_id)) is not None:
+        log.info("%s is already there", folder)
+        return commit_features(store, there)  # perhaps not the ones in use
+    source = read()
+    plan = plan_import(store, folder, source)
+    shards: list[ShardEntry] = run(plan, client, progress=progress)
+    splits = {split: _split_entry(plan, shards, split) for split in SPLITS}
+    manifest = FeatureManifest(
+        corpus=corpus,
+        feature_id=feature_id,
+        source=source.source,
+        extractors=source.extractors,
+        tokenizer=source.tokenizer,
+        dims=source.dims,
+        lengths={
+            split: {modality: LengthSummary.of(lengths) for modality, lengths in source.splits[split].lengths().items()}
+            for split, entry in splits.items()
+            if entry.shards
+        },
+        label_range=source.label_range,
+        statistics={
+            modality: _statistics(source.splits["train"].sequences(modality)) for modality in MODALITIES if modality != "text"
+        },
+        cleaned=source.cleaned,
+        splits={split: entry for split, entry in splits.items() if entry.shards},
+    )
+    log.info("%s: %d shards written", folder, len(shards))
+    return commit_features(store, manifest)
+
+
+def _whole_features(store: Store, corpus: str, feature_id: str) -> FeatureManifest | None:
+    """The features, if they are there and every shard is whole; else what is there no longer counts as features."""
+    path = f"{feature_folder(corpus, feature_id)}/manifest.json"
+    if not store.exists(path):
+        return None
+    try:
+        manifest = read_features(store, corpus, feature_id)
+        damaged = verify_features(store, manifest)
+    except RefusedError as error:
+        manifest, damaged = None, [str(error)]
+    if not damaged:
+        return manifest
+    log.warning("%s is damaged (%s): importing it again", feature_folder(corpus, feature_id), damaged[0])
+    store.remove(path)
+    return None
+
+
+def _split_entry(plan: Plan, shards: list[ShardEntry], split: Split) -> SplitEntry:
+    own = tuple(shard for job, shard in zip(plan.jobs, shards, strict=True) if job.arguments["split"] == split)
+    return SplitEntry(sum(shard.num_rows for shard in own), own)
+
+
+def _shard_rows(utterances: Utterances) -> list[tuple[int, int]]:
+    """Runs of rows [first, last) of about equal bytes, none far above SHARD_BYTES unless one utterance is."""
+    num_bytes = np.zeros(len(utterances), np.int64)
+    for modality in MODALITIES:
+        sequences = utterances.sequences(modality)
+        num_bytes += sequences.lengths * int(sequences.values.itemsize * np.prod(sequences.values.shape[1:], dtype=int))
+    ends = np.cumsum(num_bytes)
+    num_shards = max(1, -(-int(ends[-1]) // SHARD_BYTES))
+    # A row belongs to the shard in which its middle byte falls.
+    shard = (ends - num_bytes // 2) * num_shards // (int(ends[-1]) + 1)
+    bounds = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(utterances)]
+    return list(zip(bounds[:-1], bounds[1:], strict=True))
+
+
+def _rows(utterances: Utterances, first: int, last: int) -> Utterances:
+    """Rows [first, last) without copying their sequences: a plan of all shards weighs nothing."""
+
+    def cut(sequences: Ragged) -> Ragged:
+        offsets = sequences.offsets[first : last + 1]
+        return Ragged(sequences.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+    return Utterances(
+        utterance_id=utterances.utterance_id[first:last],
+        raw_text=utterances.raw_text[first:last],
+        label=utterances.label[first:last],
+        text_ids=cut(utterances.text_ids),
+        audio=cut(utterances.audio),
+        vision=cut(utterances.vision),
+        modality_labels={modality: labels[first:last] for modality, labels in utterances.modality_labels.items()},
+    )
+
+
+def _statistics(sequences: Ragged) -> dict[str, list[float]]:
+    """Mean and standard deviation of each dimension over all frames; zeros where there are none.
+
+    Nine significant digits, what float32 can tell apart: so the manifest does not depend on how a sum is rounded.
+    """
+    values = sequences.values
+    mean = np.zeros(values.shape[1], np.float64)
+    variance = np.zeros(values.shape[1], np.float64)
+    if len(values):
+        mean = values.mean(axis=0, dtype=np.float64)
+        for begin in range(0, len(values), _STATISTICS_BLOCK):
+            variance += np.square(values[begin : begin + _STATISTICS_BLOCK] - mean).sum(axis=0)
+        variance /= len(values)
+    return {"mean": _rounded(mean), "std": _rounded(np.sqrt(variance))}
+
+
+def _rounded(values: NDArray[np.float64]) -> list[float]:
+    return [float(f"{value:.9g}") for value in values]

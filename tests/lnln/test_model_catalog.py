@@ -1,0 +1,156 @@
+"""Numbers, aliases and races of the model catalog."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lnln.data.store import Store
+from lnln.errors import RefusedError
+from lnln.model_catalog import (
+    PublishedModel,
+    Version,
+    add_version,
+    check_name,
+    list_models,
+    parse_reference,
+    read_model,
+    resolve,
+    set_alias,
+)
+
+
+def candidate(run: int, score: float = 1.0, name: str = "mosi-lnln", features: str = "f1") -> Version:
+    return Version(
+        name=name,
+        version="",
+        folder=f"models/{name}/{run:064x}",
+        manifest_sha256=f"{run:064x}",
+        weights_sha256=f"{run:064x}",
+        run_id=f"run-{run}",
+        corpus="mosi",
+        feature_id=features,
+        synthetic=False,
+        validation_view_ids=("a", "b"),
+        selection_score=score,
+    )
+
+
+def test_versions_count_up_and_the_same_run_keeps_its_own(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert [add_version(store, candidate(run)).version for run in (1, 2, 1, 3, 2)] == ["v1", "v2", "v1", "v3", "v2"]
+    assert [model.name for model in list_models(store)] == ["mosi-lnln"]
+
+
+def test_best_moves_only_to_a_lower_comparable_score(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    scores = [(1, 1.0, "f1"), (2, 1.2, "f1"), (3, 0.9, "f1"), (4, 0.1, "f2"), (5, 0.9, "f1"), (6, 0.8, "f1")]
+    for run, score, features in scores:
+        add_version(store, candidate(run, score, features=features))
+    model = read_model(store, "mosi-lnln")
+    assert model is not None and model.aliases == {"best": "v6"}
+    assert [(move.before, move.after) for move in model.history] == [(None, "v1"), ("v1", "v3"), ("v3", "v6")]
+    other_views = dataclasses.replace(candidate(7, 0.01), validation_view_ids=("a",))
+    add_version(store, other_views)
+    assert resolve(store, "mosi-lnln").version == "v6"
+
+
+def test_references(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for run, score in ((1, 1.0), (2, 2.0)):
+        add_version(store, candidate(run, score))
+    set_alias(store, "mosi-lnln", "production", "v2")
+    set_alias(store, "mosi-lnln", "canary", "production")
+    found = {
+        selector: resolve(store, f"mosi-lnln{selector}").version for selector in ("", "@best", "@v2", "@2", "@canary")
+    }
+    assert found == {"": "v1", "@best": "v1", "@v2": "v2", "@2": "v2", "@canary": "v2"}
+    for reference in ("mosi-lnln@v3", "mosi-lnln@0", "mosi-lnln@v", "other", "mosi-lnln@", "@best", "../x", "a@b@c"):
+        with pytest.raises(RefusedError):
+            resolve(store, reference)
+
+
+@pytest.mark.parametrize("alias", ["best", "v1", "v99", "7", "", "a b", "../x", "Ä"])
+def test_aliases_that_cannot_be_set_by_hand(tmp_path: Path, alias: str) -> None:
+    store = Store(tmp_path)
+    add_version(store, candidate(1))
+    with pytest.raises(RefusedError):
+        set_alias(store, "mosi-lnln", alias, "v1")
+
+
+@given(st.text(max_size=80))
+def test_a_name_is_a_safe_path_part_or_refused(name: str) -> None:
+    try:
+        assert check_name(name) == name
+        assert not set(name) & set("/\\.@: \0\n") and name
+    except RefusedError:
+        pass
+
+
+def test_reference_needs_a_selector_after_the_sign() -> None:
+    assert parse_reference("a@v2") == ("a", "v2")
+    assert parse_reference("a") == ("a", "best")
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'{"name": "x"}', b'{"versions": [{"bad": 1}]}', b"\xff"])
+def test_damaged_catalog_is_refused_by_name_and_kept(tmp_path: Path, data: bytes) -> None:
+    store = Store(tmp_path)
+    store.write("models/mosi-lnln/catalog.json", data)
+    for act in (lambda: read_model(store, "mosi-lnln"), lambda: add_version(store, candidate(1))):
+        with pytest.raises(RefusedError, match=r"models/mosi-lnln/catalog\.json is not a model catalog"):
+            act()
+    assert store.read("models/mosi-lnln/catalog.json") == data
+
+
+def test_damaged_list_of_names_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write("models/catalog.json", b'{"names": ["../../etc"]}')
+    with pytest.raises(RefusedError, match=r"models/catalog\.json"):
+        list_models(store)
+
+
+def test_catalog_survives_its_bytes(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    add_version(store, candidate(1))
+    model = read_model(store, "mosi-lnln")
+    assert model is not None and PublishedModel.from_bytes(model.to_bytes(), "here") == model
+
+
+def _publish(url: str, run: int) -> str:
+    return add_version(Store(url), candidate(run, score=2.0 - run / 100)).version
+
+
+def check_race(url: str, versions: list[str], num_runs: int) -> None:
+    """Every run has a number of its own, none is lost, and `best` is the lowest score."""
+    assert len(set(versions)) == num_runs
+    model = read_model(Store(url), "mosi-lnln")
+    assert model is not None
+    assert sorted(version.run_id for version in model.versions) == sorted(f"run-{run}" for run in range(num_runs))
+    assert [version.version for version in model.versions] == [f"v{i + 1}" for i in range(num_runs)]
+    best = model.find("best")
+    assert best is not None and best.run_id == f"run-{num_runs - 1}"
+
+
+def test_twenty_threads_lose_nothing(tmp_path: Path) -> None:
+    barrier = threading.Barrier(20)
+
+    def publish(run: int) -> str:
+        barrier.wait()
+        return _publish(str(tmp_path), run)
+
+    with ThreadPoolExecutor(20) as pool:
+        check_race(str(tmp_path), list(pool.map(publish, range(20))), 20)
+
+
+@pytest.mark.slow
+def test_processes_lose_nothing(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(4, get_context("spawn")) as pool:
+        versions = list(pool.map(_publish, [str(tmp_path)] * 20, range(20)))
+    check_race(str(tmp_path), versions, 20)

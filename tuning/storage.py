@@ -1,0 +1,135 @@
+"""Where Optuna keeps a study: a journal file in the study's folder, or a database (`tune.storage_url`).
+
+A journal wants a real file system. Where the store is none, the journal lies in a folder of this machine
+(`LNLN_CACHE`, else the user's cache) and is copied from the store first and to the store after every trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+
+from lnln.config import fingerprint
+from lnln.data.store import Store
+from lnln.errors import RefusedError
+from tuning.select import study_folder
+
+_JOURNAL = "optuna.journal"
+
+
+class StudyStorage:
+    """Optuna's storage of one study, held by this process alone."""
+
+    def __init__(self, optuna: BaseStorage) -> None:
+        self.optuna = optuna
+
+    def save(self) -> None:
+        """Bring what Optuna wrote to where it lasts. Called after every trial."""
+
+
+class _CopiedJournal(StudyStorage):
+    """A journal on this machine that stands for the one in the store.
+
+    Journals only grow, so a local one that begins with the store's is the newer of the two: its driver was killed
+    before it could copy. Any other local one is of no use.
+    """
+
+    def __init__(self, store: Store, path: str, journal: Path) -> None:
+        self._store, self._path, self._journal = store, path, journal
+        self._known: bytes | None = None
+        with contextlib.suppress(FileNotFoundError):
+            self._known = store.read(path)
+        is_newer = self._known is not None and journal.exists() and journal.read_bytes().startswith(self._known)
+        if self._known is None:
+            journal.unlink(missing_ok=True)
+        elif not is_newer:
+            journal.write_bytes(self._known)
+        super().__init__(_open_journal(journal))
+
+    def save(self) -> None:
+        content = self._journal.read_bytes()
+
+        def replace(current: bytes | None) -> bytes:
+            if current != self._known:
+                raise RefusedError(
+                    f"{self._store.url}/{self._path} was changed by another process while this one continued the same "
+                    "study; let one process at a time do so"
+                )
+            return content
+
+        self._known = self._store.update(self._path, replace)
+
+
+@contextlib.contextmanager
+def open_storage(store: Store, study_id: str, storage_url: str) -> Iterator[StudyStorage]:
+    """The study's Optuna storage, locked against other processes of this machine as long as the context lasts.
+
+    RefusedError where another process continues the study, or the database cannot be reached.
+    """
+    in_store = not _is_remote(store) and not storage_url
+    root = Path(store.url) if in_store else cache_folder() / fingerprint(store.url)
+    folder = root / study_folder(study_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "lock", study_id):
+        journal = folder / _JOURNAL
+        if storage_url:
+            yield StudyStorage(_open_database(storage_url))
+        elif in_store:
+            yield StudyStorage(_open_journal(journal))
+        else:
+            yield _CopiedJournal(store, f"{study_folder(study_id)}/{_JOURNAL}", journal)
+
+
+def cache_folder() -> Path:
+    """`LNLN_CACHE`, else `lnln` in the user's cache folder."""
+    cache = os.environ.get("LNLN_CACHE")
+    return Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lnln"
+
+
+def _is_remote(store: Store) -> bool:
+    return "://" in store.url
+
+
+def _open_database(url: str) -> BaseStorage:
+    try:
+        return RDBStorage(url)
+    except Exception as error:  # SQLAlchemy, drivers and Optuna each raise their own
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise RefusedError(f"cannot open the database of tune.storage_url ({reason})") from error
+
+
+def _open_journal(journal: Path) -> BaseStorage:
+    """The journal, mended after a driver that was killed while it wrote: its lock removed, its last half line cut."""
+    with contextlib.suppress(FileNotFoundError):
+        Path(f"{journal}.lock").unlink()
+    if journal.exists():
+        content = journal.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with journal.open("rb+") as file:
+                file.truncate(whole)
+    try:
+        return JournalStorage(JournalFileBackend(str(journal)))
+    except Exception as error:  # Optuna raises whatever replaying a damaged line leads to
+        raise RefusedError(
+            f"the journal {journal} of the study is damaged ({type(error).__name__}: {error}); "
+            "restore it, or remove the study's folder to begin anew"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(path: Path, study_id: str) -> Iterator[None]:
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RefusedError(
+                f"study {study_id} is being run by another process ({path} is locked); wait until it has ended"
+            ) from error
+        yield
