@@ -95,14 +95,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(tensors[WEIGHTS], tensors.get(AVERAGE), tensors[OPTIMIZER], progress)
 
 
-def load_selected(folder: Path) -> dict[str, Tensor]:
-    """Only the weights that the checkpoint in `folder` was scored by; RefusedError where they are damaged."""
-    return load_checkpoint(folder).selected
-
-
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state by parameter name, so that it does not hang on the order of its groups."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}/{key}": value
         for parameter, values in optimizer.state.items()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lnln import show
 from lnln.console import Console
 from lnln.errors import RefusedError
 
@@ -84,17 +85,20 @@ def demo(
     from pipelines.flows.demo import demo as run_demo
 
     session: Session = context.obj
-    result = run_demo(
-        store_url=session.store.url,
-        corpus=corpus,
-        source=data,
-        config_name=config,
-        overrides=overrides or [],
-        num_workers=workers,
-        num_trials=trials,
-        console=session.console,
-    )
-    session.console.result(result, shown=True)
+    console = session.console
+    with console.as_progress():
+        outcome = run_demo(
+            store_url=session.store.url,
+            corpus=corpus,
+            source=data,
+            config_name=config,
+            overrides=overrides or [],
+            num_workers=workers,
+            num_trials=trials,
+            folder=Path(),
+            say=console.say,
+        )
+    show.demo(console, outcome)
 
 
 @app.command("import")
@@ -114,7 +118,7 @@ def import_(
             manifest = import_sample(session.store, corpus, client=client)
         else:
             manifest = import_corpus(session.store, pickle, corpus, client=client)
-    session.console.corpus(manifest)
+    show.corpus(session.console, manifest)
 
 
 @app.command()
@@ -129,7 +133,7 @@ def corrupt(
     session: Session = context.obj
     with session.console.as_progress(), dask_client(Settings()) as client:
         views = write_views(session.store, corpus, _config(corpus, config, overrides, seed), client=client)
-    session.console.views(corpus, views)
+    show.views(session.console, corpus, views)
 
 
 @app.command()
@@ -149,7 +153,7 @@ def train(
     chosen = [*(overrides or []), *([f"model.name={model}"] if model else [])]
     with session.console.as_progress():
         run = run_training(session.store, corpus, _config(corpus, config, chosen, seed), num_workers=workers)
-    session.console.run(run)
+    show.run(session.console, run)
 
 
 @app.command()
@@ -174,7 +178,7 @@ def tune(
             num_trials=trials,
             num_workers=workers,
         )
-    session.console.study(study)
+    show.study(session.console, study)
 
 
 @app.command()
@@ -190,7 +194,7 @@ def evaluate(
     session: Session = context.obj
     with session.console.as_progress():
         evaluation = run_evaluation(session.store, name, corpus, split=split)
-    session.console.evaluation(evaluation)
+    show.evaluation(session.console, evaluation)
 
 
 @app.command()
@@ -205,7 +209,7 @@ def report(
     session: Session = context.obj
     with session.console.as_progress():
         path = write_report(session.store, names, folder)
-    session.console.result({"report": str(path)}, line=str(path))
+    session.console.result({"report": str(path)}, lines=[str(path)])
 
 
 @app.command()
@@ -220,7 +224,7 @@ def publish(
     session: Session = context.obj
     with session.console.as_progress():
         version = publish_run(session.store, run, name)
-    session.console.result({"model": f"{name}@{version}"}, line=f"{name}@{version}")
+    session.console.result({"model": f"{name}@{version}"}, lines=[f"{name}@{version}"])
 
 
 @app.command()
@@ -229,7 +233,7 @@ def models(context: typer.Context) -> None:
     from lnln.model_store import list_models
 
     session: Session = context.obj
-    session.console.models(list_models(session.store))
+    show.models(session.console, list_models(session.store))
 
 
 @app.command()
@@ -244,7 +248,7 @@ def pull(
     session: Session = context.obj
     with session.console.as_progress():
         path = pull_model(session.store, name, folder)
-    session.console.result({"model": name, "folder": str(path)}, line=str(path))
+    session.console.result({"model": name, "folder": str(path)}, lines=[str(path)])
 
 
 @app.command()
@@ -259,7 +263,7 @@ def predict(
     session: Session = context.obj
     with session.console.as_progress():
         predictions = run_prediction(session.store, model, inputs)
-    session.console.predictions(predictions)
+    show.predictions(session.console, predictions)
 
 
 @app.command()
@@ -273,7 +277,8 @@ def verify(
     session: Session = context.obj
     with session.console.as_progress():
         counts = run_verification(session.store, name)
-    session.console.result(counts, line=", ".join(f"{count} {what}" for what, count in counts.items()) + ": all whole")
+    said = ", ".join(f"{count} {what}" for what, count in counts.items()) or "nothing to check"
+    session.console.result(counts, lines=[f"whole: {said}"])
 
 
 @app.command()
@@ -283,7 +288,7 @@ def doctor(context: typer.Context) -> None:
 
     session: Session = context.obj
     findings = examine(session.store_url)
-    session.console.findings(findings)
+    show.findings(session.console, findings)
     if any(finding.level == "wrong" for finding in findings):
         raise typer.Exit(1)
 
@@ -293,7 +298,7 @@ def version(context: typer.Context) -> None:
     """The version of lnln."""
     from lnln import __version__
 
-    context.obj.console.result({"version": __version__}, line=__version__)
+    context.obj.console.result({"version": __version__}, lines=[__version__])
 
 
 def main() -> None:

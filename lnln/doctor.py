@@ -11,6 +11,7 @@ import shutil
 import socket
 import sys
 import urllib.request
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -78,20 +79,23 @@ def _machine() -> list[Finding]:
 
 
 def _text_encoder() -> list[Finding]:
-    from lnln.data.wordpiece import vocabulary_path
+    from lnln.data.wordpiece import tokenizer_bytes
 
     try:
-        path = vocabulary_path()
-    except RefusedError as error:
+        num_bytes = len(tokenizer_bytes())
+    except (RefusedError, OSError) as error:
         return [Finding("text encoder", "wrong", str(error))]
-    return [Finding("text encoder", "fine", f"minilm is installed ({path.stat().st_size:,} bytes of vocabulary)")]
+    return [Finding("text encoder", "fine", f"minilm is installed ({num_bytes:,} bytes of tokenizer)")]
 
 
 def _store(url: str) -> list[Finding]:
     from lnln.data.store import Store
 
     try:
-        abilities = Store(url).probe()
+        store, path = Store(url), f"doctor-{uuid.uuid4().hex}"
+        store.write(path, b"")
+        store.remove(path)
+        abilities = store.probe()
     except (RefusedError, OSError) as error:
         return [Finding("store", "wrong", " ".join(str(error).split()))]
     missing = [

@@ -13,6 +13,7 @@ import io
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,21 +22,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lnln import __version__
-from lnln.bootstrap import interval, resampled_scores
 from lnln.corruption import ViewSpec
 from lnln.data.manifest import FeatureManifest, read_features
 from lnln.data.schema import SPLITS, Split, Utterances
 from lnln.data.shards import read_labels, read_split
 from lnln.data.store import Store
 from lnln.errors import RefusedError
-from lnln.evaluations import Evaluation, Interval, ViewScores, evaluation_id, evaluation_specs, read_evaluation
-from lnln.metrics import baselines, classify, higher_is_better, metric_names, score
+from lnln.evaluations import Evaluation, evaluation_id, evaluation_specs, read_evaluation
 from lnln.opened import OpenedModel, open_model
+from lnln.runs import run_folder
+from lnln.view_scores import BOOTSTRAP_SEED, NUM_RESAMPLES, score_views
 
 log = logging.getLogger(__name__)
 
-NUM_RESAMPLES = 1000
-BOOTSTRAP_SEED = 0
 Values = NDArray[np.float32]
 
 
@@ -64,10 +63,8 @@ def evaluate(
     specs = evaluation_specs(opened.corruption, rates, mask_seeds)
     _check_specs(specs)
     identity = evaluation_id(opened.weights_sha256, manifest.digest(), chosen, [spec.view_id for spec in specs])
-    if not force:
-        stored = _stored(store, opened.evaluations, identity)
-        if stored is not None:
-            return stored
+    if not force and (stored := _stored(store, opened, identity)) is not None:
+        return stored
     utterances = read_split(store, manifest, chosen)
     train_labels = utterances.label if chosen == "train" else read_labels(store, manifest, "train")
     predictions, completeness = predict_views(store, opened, manifest, chosen, utterances, specs, batch_size)
@@ -124,89 +121,82 @@ def predict_views(
     return sentiment, completeness
 
 
-def score_views(
-    specs: Sequence[ViewSpec],
-    predictions: Values,
-    completeness: Values,
-    labels: Values,
-    train_labels: Values,
-    label_range: tuple[float, float],
-) -> dict[str, Any]:
-    """Every number of an Evaluation, by its field's name, from (V, N) predictions and (N,) labels (NaN: unlabelled)."""
-    finest = next(metric for metric in metric_names(label_range) if metric.startswith("acc"))
-    views = []
-    for spec, predicted, certain in zip(specs, predictions, completeness, strict=True):
-        assert spec.rates is not None
-        classes = np.unique(classify(finest, predicted, label_range), return_counts=True)[1]
-        views.append(
-            ViewScores(
-                view_id=spec.view_id,
-                missing_rate=spec.rates[0],
-                mask_seed=spec.seed,
-                scores=score(predicted, labels, label_range),
-                collapse_share=float(classes.max() / len(predicted)),
-                mean_completeness=float(certain.mean()),
-            )
+def _features_for(store: Store, opened: OpenedModel, corpus: str | None) -> FeatureManifest:
+    """The features to score on: those the model was trained on, or the current ones of another corpus if they fit."""
+    features = opened.features
+    own = str(features.get("corpus", ""))
+    if corpus is None and not own:
+        raise RefusedError(f"{opened.reference} does not say its corpus; name one with --corpus")
+    manifest = read_features(store, corpus or own, str(features["feature_id"]) if corpus is None else None)
+    expected = {
+        "audio dim": features["spec"]["audio_dim"],
+        "vision dim": features["spec"]["vision_dim"],
+        "tokenizer": f"{features['tokenizer']['name']} ({features['tokenizer']['vocabulary_size']} ids)",
+        "label range": list(features["label_range"]),
+    }
+    found = {
+        "audio dim": manifest.dims["audio"],
+        "vision dim": manifest.dims["vision"],
+        "tokenizer": f"{manifest.tokenizer.name} ({manifest.tokenizer.vocabulary_size} ids)",
+        "label range": list(manifest.label_range),
+    }
+    differing = [f"{what} {expected[what]}, not {found[what]}" for what in expected if expected[what] != found[what]]
+    if differing:
+        raise RefusedError(
+            f"model {opened.reference} (trained on {own}) does not fit corpus {manifest.corpus}: "
+            f"it takes {'; '.join(differing)}; evaluate it on a corpus with the same features"
         )
-    rates = tuple(dict.fromkeys(view.missing_rate for view in views))
-    constant = _constant_answers(train_labels, labels, label_range)
-    labelled = np.isfinite(labels)
-    drawing = {"num_resamples": NUM_RESAMPLES, "seed": BOOTSTRAP_SEED}
-    samples = resampled_scores(predictions[:, labelled], labels[labelled], label_range, **drawing)
-    mean = {metric: float(np.mean([view.scores[metric] for view in views])) for metric in views[0].scores}
-    by_rate = {
-        metric: tuple(
-            Interval(
-                float(np.mean([view.scores[metric] for view in views if view.missing_rate == rate])),
-                *interval(drawn[:, [view.missing_rate == rate for view in views]].mean(axis=1)),
-            )
-            for rate in rates
-        )
-        for metric, drawn in samples.items()
-    }
-    return {
-        "rates": rates,
-        "mask_seeds": tuple(dict.fromkeys(view.mask_seed for view in views)),
-        "views": tuple(views),
-        "mean": mean,
-        "intervals": {metric: Interval(mean[metric], *interval(drawn.mean(axis=1))) for metric, drawn in samples.items()},
-        "rate_intervals": by_rate,
-        "baselines": {name: scores for name, (scores, _) in constant.items()},
-        "margins": _margins(samples, mean, constant, labels[labelled], label_range),
-    }
+    return manifest
 
 
-def _constant_answers(
-    train_labels: Values, labels: Values, label_range: tuple[float, float]
-) -> dict[str, tuple[dict[str, float], float | None]]:
-    """Scores of each baseline on `labels`, with the constant that it answers where it is one number for all metrics."""
-    known = baselines(train_labels, labels, label_range)
-    train = train_labels[np.isfinite(train_labels)]
-    median = float(np.median(train))
-    return {
-        "predict_mean": (known["predict_mean"], float(train.mean())),
-        "predict_median": (score(np.full(len(labels), median), labels, label_range), median),
-        "one_class": (known["one_class"], None),
-    }
+def _check_specs(specs: Sequence[ViewSpec]) -> None:
+    if not specs:
+        raise RefusedError("an evaluation needs one missing rate and one mask seed or more, got none")
+    if len({spec.view_id for spec in specs}) < len(specs):
+        raise RefusedError("an evaluation takes every missing rate and mask seed once; some were given twice")
 
 
-def _margins(
-    samples: dict[str, NDArray[np.float64]],
-    mean: dict[str, float],
-    constant: dict[str, tuple[dict[str, float], float | None]],
-    labels: Values,
-    label_range: tuple[float, float],
-) -> dict[str, dict[str, Interval]]:
-    """How much better the model's mean over views is than each baseline, on the same resamples; positive is better."""
-    margins: dict[str, dict[str, Interval]] = {}
-    for name, (scores, answer) in constant.items():
-        if answer is None:
+def _stored(store: Store, opened: OpenedModel, identity: str) -> Evaluation | None:
+    """The evaluation as it was made before, of this model or of the run that it was published from."""
+    folders = [opened.evaluations]
+    if opened.run_id is not None:
+        folders.append(f"{run_folder(opened.run_id)}/evaluations")
+    for folder in dict.fromkeys(folders):
+        try:
+            stored = read_evaluation(store, folder, identity)
+        except RefusedError as error:
+            log.warning("%s: evaluating anew", error)
             continue
-        drawing = {"num_resamples": NUM_RESAMPLES, "seed": BOOTSTRAP_SEED}
-        drawn = resampled_scores(np.full((1, len(labels)), answer, np.float32), labels, label_range, **drawing)
-        margins[name] = {}
-        for metric, values in samples.items():
-            sign = 1 if higher_is_better(metric) else -1
-            difference = sign * (values.mean(axis=1) - drawn[metric][:, 0])
-            margins[name][metric] = Interval(sign * (mean[metric] - scores[metric]), *interval(difference))
-    return margins
+        if stored is not None:
+            return replace(stored, name=opened.reference)
+    return None
+
+
+def _table(utterances: Utterances, specs: Sequence[ViewSpec], predictions: Values, completeness: Values) -> bytes:
+    """One row per view and utterance, as Parquet."""
+    num_views, num = predictions.shape
+    rates = np.array([spec.rates[0] for spec in specs if spec.rates is not None])
+    table = pa.table(
+        {
+            "utterance_id": pa.array(utterances.utterance_id * num_views, pa.string()),
+            "missing_rate": np.repeat(rates, num),
+            "mask_seed": np.repeat(np.array([spec.seed for spec in specs], np.int64), num),
+            "label": pa.array(np.tile(utterances.label, num_views), pa.float32(), from_pandas=True),
+            "prediction": predictions.reshape(-1),
+            "completeness": completeness.reshape(-1),
+        }
+    )
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _shown(batches: Any, total: int, what: str) -> Iterator[Any]:
+    """`batches`, with a progress bar on standard error where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield from batches
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(batches, what, total, console=Console(stderr=True), transient=True)

@@ -118,8 +118,9 @@ class Evaluation:
         intervals = {metric: format_interval(metric, (i.low, i.high)) for metric, i in self.intervals.items()}
         blank = dict.fromkeys(self.metrics(), "")
         table.append({"missing rate": "95% interval", **self._named({**blank, **intervals})})
-        for baseline, scores in self.baselines.items():
-            table.append({"missing rate": BASELINE_TITLES[baseline], **self._cells(scores)})
+        for baseline, title in BASELINE_TITLES.items():
+            if baseline in self.baselines:
+                table.append({"missing rate": title, **self._cells(self.baselines[baseline])})
         return table
 
     def to_dict(self) -> dict[str, Any]:

@@ -58,7 +58,10 @@ def score(predictions: ArrayLike, labels: ArrayLike, label_range: Sequence[float
     is_sims = _is_sims(label_range)
     if is_sims:
         predicted, actual = predicted.clip(-1, 1), actual.clip(-1, 1)
-    scores = {"mae": float(np.abs(predicted.astype(np.float64) - actual).mean()), "corr": _correlation(predicted, actual)}
+    scores = {
+        "mae": float(np.abs(predicted.astype(np.float64) - actual).mean()),
+        "corr": _correlation(predicted, actual),
+    }
     for name, classify in _classifiers(is_sims).items():
         chosen = _rows(name, actual)
         truth, guess = classify(actual[chosen]), classify(predicted[chosen])

@@ -50,8 +50,7 @@ def _metadata(name: str, lineage: dict[str, Any], evaluation: Evaluation | None)
     if evaluation is not None:
         results = [
             {"type": metric, "name": f"{TITLES[metric]} (mean over missing rates)", "value": round(value, 6)}
-            for metric, value in evaluation.mean.items()
-            if metric in TITLES
+            for metric, value in ((metric, evaluation.mean[metric]) for metric in evaluation.metrics())
         ]
         dataset = {"type": lineage["corpus"], "name": lineage["corpus"], "split": evaluation.split}
         task = {"type": "text-classification", "name": "multimodal sentiment analysis with incomplete data"}
@@ -81,7 +80,8 @@ def _results(evaluation: Evaluation | None) -> str:
         return "Not evaluated on test when it was published."
     intervals = ", ".join(
         f"{TITLES[metric]} {format_score(metric, i.value)} ({format_interval(metric, (i.low, i.high))})"
-        for metric, i in evaluation.intervals.items()
+        for metric, i in ((metric, evaluation.intervals.get(metric)) for metric in evaluation.metrics())
+        if i is not None
     )
     return (
         f"{evaluation.num_labelled} labelled utterances of the {evaluation.split} split, all modalities at the same "
@@ -102,9 +102,10 @@ def _protocol(lineage: dict[str, Any]) -> str:
 
 
 def _limits(lineage: dict[str, Any]) -> str:
+    extractors = [f"{modality} {code(str(made.get('name')))}" for modality, made in lineage["extractors"].items()]
     return (
-        "- Audio and vision must come from the extractors that the corpus was made with "
-        f"({code(str(lineage['extractors']))}); features of other tools do not fit.\n"
+        "- Features must come from the extractors that the corpus was made with "
+        f"({', '.join(extractors)}); those of other tools do not fit.\n"
         "- A sentence alone is an input without audio and vision; the model says how complete it takes it to be.\n"
         "- One mask seed unless the table says otherwise; one training seed. Differences within the interval are no "
         "differences.\n"

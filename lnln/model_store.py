@@ -37,7 +37,7 @@ from lnln.opened import WEIGHTS, fetch_version, open_model, read_json, read_mani
 from lnln.runs import Run, load_run
 
 if TYPE_CHECKING:
-    from torch import nn
+    from lnln.models import LNLN
 
 __all__ = [
     "PublishedModel",
@@ -116,7 +116,7 @@ def pull(store: Store, reference: str, folder: Path | str) -> Path:
     return Path(folder)
 
 
-def load(reference: str, store: Store | str | os.PathLike[str]) -> nn.Module:
+def load(reference: str, store: Store | str | os.PathLike[str]) -> LNLN:
     """The network that `reference` means (a published model, a run, a pulled folder), in eval mode, verified."""
     return open_model(store if isinstance(store, Store) else Store(store), reference).load()
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lnln.config import CorruptionConfig, from_dict
+from lnln.config import Config, CorruptionConfig
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.model_catalog import Version, read_model, resolve
@@ -23,7 +23,7 @@ from lnln.model_files import MANIFEST, ModelFile, ModelManifest, cache_folder, d
 from lnln.runs import Run, load_run, run_folder
 
 if TYPE_CHECKING:
-    from torch import nn
+    from lnln.models import LNLN
 
 WEIGHTS = "model.safetensors"
 
@@ -33,18 +33,23 @@ class OpenedModel:
     """A model's files, checked. reference: run id, name@version or folder.
 
     features: what the model was trained on and must be fed with (features.json). evaluations: folder in the store where
-    its evaluations lie. run_id: None for a folder that does not say.
+    its evaluations lie. run_id, config: of the run; None for a folder that does not say.
     """
 
     reference: str
     folder: Path
     weights_sha256: str
     features: Mapping[str, Any]
-    corruption: CorruptionConfig
     evaluations: str
     run_id: str | None
+    config: Config | None
 
-    def load(self) -> nn.Module:
+    @property
+    def corruption(self) -> CorruptionConfig:
+        """How the model wants to be evaluated."""
+        return CorruptionConfig() if self.config is None else self.config.corruption
+
+    def load(self) -> LNLN:
         """The network in eval mode."""
         from lnln.models import load_model
 
@@ -103,14 +108,13 @@ def _open_run(store: Store, run: Run) -> OpenedModel:
     manifest = run_manifest(run)
     folder = cache_folder() / "models" / manifest.digest()
     fetch_folder(store, f"{run.folder}/model", manifest, folder)
-    return _opened(run.run_id, folder, f"{run.folder}/evaluations", run.config.corruption, run.run_id)
+    return _opened(run.run_id, folder, f"{run.folder}/evaluations", run.run_id, run.config)
 
 
 def _open_version(store: Store, version: Version) -> OpenedModel:
     folder = cache_folder() / "models" / version.manifest_sha256
     fetch_version(store, version, folder)
-    corruption, run_id = _lineage(folder)
-    return _opened(version.reference, folder, f"models/{version.name}/evaluations", corruption, run_id)
+    return _opened(version.reference, folder, f"models/{version.name}/evaluations", *_lineage(folder))
 
 
 def _open_folder(folder: Path) -> OpenedModel:
@@ -119,13 +123,10 @@ def _open_folder(folder: Path) -> OpenedModel:
         damaged = [file.name for file in manifest.files if not is_whole(folder, file)]
         if damaged:
             raise RefusedError(f"{folder}: damaged or missing {', '.join(damaged)}; `lnln pull` it there again")
-    corruption, run_id = _lineage(folder)
-    return _opened(str(folder), folder, "reports/evaluations", corruption, run_id)
+    return _opened(str(folder), folder, "reports/evaluations", *_lineage(folder))
 
 
-def _opened(
-    reference: str, folder: Path, evaluations: str, corruption: CorruptionConfig, run_id: str | None
-) -> OpenedModel:
+def _opened(reference: str, folder: Path, evaluations: str, run_id: str | None, config: Config | None) -> OpenedModel:
     features = read_json(folder / "features.json")
     missing = [key for key in ("spec", "tokenizer", "label_range") if key not in features]
     if missing:
@@ -135,19 +136,19 @@ def _opened(
         folder=folder,
         weights_sha256=describe(folder / WEIGHTS).sha256,
         features=features,
-        corruption=corruption,
         evaluations=evaluations,
         run_id=run_id,
+        config=config,
     )
 
 
-def _lineage(folder: Path) -> tuple[CorruptionConfig, str | None]:
-    """How the model wants to be evaluated, and its run, as its lineage says; defaults where it has none."""
+def _lineage(folder: Path) -> tuple[str | None, Config | None]:
+    """The run of the model in `folder`, and its config, if its lineage lies beside it."""
     if not (folder / "lineage.json").is_file():
-        return CorruptionConfig(), None
+        return None, None
     lineage = read_json(folder / "lineage.json")
     try:
-        return from_dict(CorruptionConfig, lineage["config"]["corruption"]), str(lineage["run_id"])
+        return str(lineage["run_id"]), Config.from_dict(lineage["config"])
     except (KeyError, TypeError, AttributeError) as error:
         raise RefusedError(f"{folder / 'lineage.json'} lacks its config; pull the model again") from error
 

@@ -102,15 +102,14 @@ def load_run(store: Store, run_id: str) -> Run:
 
 
 def _decode(run_id: str, made: Mapping[str, Any], result: Mapping[str, Any], where: str) -> Run:
+    made_by = ("corpus", "feature_id", "manifest_digest", "view_ids", "code_version")
+    ended_as = ("best_epoch", "score", "validation", "history", "files", "num_parameters", "num_workers", "seconds")
     try:
+        values: dict[str, Any] = {key: made[key] for key in made_by}
+        values |= {key: result[key] for key in (*ended_as, "versions")}
+        config = Config.from_dict(made["config"])
         return Run(
-            run_id=run_id,
-            folder=run_folder(run_id),
-            config=Config.from_dict(made["config"]),
-            **{key: made[key] for key in ("corpus", "feature_id", "manifest_digest", "view_ids", "code_version")},
-            **{key: made.get(key) for key in ("study", "trial")},
-            **{key: result[key] for key in ("best_epoch", "score", "validation", "history", "files")},
-            **{key: result[key] for key in ("num_parameters", "num_workers", "seconds", "versions")},
+            run_id, run_folder(run_id), config=config, study=made.get("study"), trial=made.get("trial"), **values
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise RefusedError(f"{where} is damaged: {type(error).__name__} {error}; remove it and train again") from error

@@ -9,9 +9,9 @@ each. A view's manifest is committed as soon as its last shard is there; views t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lnln.config import Config
 from lnln.corruption import ViewSpec, evaluation_views, make_many_masks, training_views
@@ -25,7 +25,7 @@ from lnln.data.manifest import (
     read_view,
     view_folder,
 )
-from lnln.data.schema import Modality, Split
+from lnln.data.schema import MODALITIES, Modality, Split
 from lnln.data.shards import read_lengths
 from lnln.data.store import Store
 from lnln.data.verify import verify_view
@@ -41,16 +41,12 @@ log = logging.getLogger(__name__)
 
 # Views that one job makes: reading a feature shard is paid once for all of them.
 VIEWS_PER_JOB = 10
-_EVALUATION_SPLITS: tuple[Split, ...] = ("valid", "test")
-_TRAINING_SPLITS: tuple[Split, ...] = ("train",)
 
 
 @dataclass(frozen=True)
 class MaskedShard:
-    """What one job wrote for one view: the shard, and per modality how many steps are erased, of how many."""
+    """One shard of a view. erased: per modality, steps erased and steps that could have been."""
 
-    view_id: str
-    split: Split
     shard: ShardEntry
     erased: dict[Modality, tuple[int, int]]
 
@@ -60,34 +56,39 @@ def corrupt(
 ) -> list[ViewManifest]:
     """The evaluation views (splits valid and test) and the stored training draws (split train) that `config` names.
 
-    RefusedError where the corpus is unknown or a feature shard is damaged.
+    RefusedError where the corpus is unknown, or jobs fail: the views that they leave incomplete do not exist.
     """
     features = read_features(store, corpus)
-    specs = view_specs(config)
-    views = {spec.view_id: _whole_view(store, features, spec) for spec in specs}
-    missing = [spec for spec in specs if views[spec.view_id] is None]
-    plan = plan_views(store, features, missing)
-    collector = _Collector(store, features, missing)
-    run(plan, client, on_done=collector.add, progress=progress)
-    log.info("%s: %d views made, %d already there", corpus, len(missing), len(specs) - len(missing))
-    made = {view.view_id: view for view in collector.committed}
-    return [made.get(spec.view_id) or _there(views[spec.view_id]) for spec in specs]
+    specs = [spec for spec in view_specs(config) if view_splits(features, spec)]
+    views = {spec: _whole_view(store, features, spec) for spec in specs}
+    missing = [spec for spec, view in views.items() if view is None]
+    parts: dict[ViewSpec, dict[ShardEntry, MaskedShard]] = {spec: {} for spec in missing}
+
+    def collect(job: Job, masked: list[MaskedShard]) -> None:
+        for spec, part in zip(job.arguments["specs"], masked, strict=True):
+            parts[spec][job.arguments["shard"]] = part
+            if len(parts[spec]) == sum(len(features.splits[split].shards) for split in view_splits(features, spec)):
+                views[spec] = commit_view(store, _view_manifest(features, spec, parts.pop(spec)))
+
+    run(plan_views(store, features, missing), client, on_done=collect, progress=progress)
+    log.info("%s: %d views made, %d there already", corpus, len(missing), len(specs) - len(missing))
+    return [view for view in views.values() if view is not None]
 
 
 def view_specs(config: Config) -> list[ViewSpec]:
-    """Every view that `config` names once: evaluation and validation rates, then the training draws to be stored."""
-    rates = dict.fromkeys((*config.corruption.rates, *config.corruption.validation_rates))
+    """Every view that `config` names: evaluation and validation rates, then the training draws to be stored."""
+    rates = sorted({*config.corruption.rates, *config.corruption.validation_rates})
     num_draws = min(config.train.epochs, config.corruption.num_stored_draws)
     return [
-        *evaluation_views(config.corruption, sorted(rates)),
+        *evaluation_views(config.corruption, rates),
         *training_views(config.corruption, config.train.seed, num_draws),
     ]
 
 
 def view_splits(features: FeatureManifest, spec: ViewSpec) -> list[Split]:
-    """The splits of `features` that a view covers: train by training draws, valid and test by evaluation views."""
-    splits = _TRAINING_SPLITS if spec.is_training else _EVALUATION_SPLITS
-    return [split for split in splits if split in features.splits]
+    """The splits that a view covers: train if it is a training draw, else valid and test."""
+    covered: tuple[Split, ...] = ("train",) if spec.is_training else ("valid", "test")
+    return [split for split in covered if split in features.splits]
 
 
 def plan_views(store: Store, features: FeatureManifest, specs: Sequence[ViewSpec]) -> Plan:
@@ -95,10 +96,71 @@ def plan_views(store: Store, features: FeatureManifest, specs: Sequence[ViewSpec
     jobs = []
     for split, entry in features.splits.items():
         chosen = [spec for spec in specs if split in view_splits(features, spec)]
+        groups = [chosen[first : first + VIEWS_PER_JOB] for first in range(0, len(chosen), VIEWS_PER_JOB)]
         for number, shard in enumerate(entry.shards):
-            for first in range(0, len(chosen), VIEWS_PER_JOB):
-                group = chosen[first : first + VIEWS_PER_JOB]
-                name = f"{split} {number}, views {first}-{first + len(group) - 1}"
-                arguments = {"store": store, "features": features.folder, "split": split, "shard": shard, "specs": group}
+            for index, group in enumerate(groups):
+                first = index * VIEWS_PER_JOB
+                arguments = {
+                    "store": store,
+                    "split": split,
+                    "shard": shard,
+                    "specs": group,
+                    "folders": [view_folder(features.corpus, features.feature_id, spec.view_id) for spec in group],
+                }
+                name = f"{split} {number}, views {first} to {first + len(group) - 1}"
                 jobs.append(Job(name, mask_shard, arguments))
     return Plan(f"corrupt {features.corpus}", tuple(jobs))
+
+
+def mask_shard(
+    store: Store, split: Split, shard: ShardEntry, specs: Sequence[ViewSpec], folders: Sequence[str]
+) -> list[MaskedShard]:
+    """Write the masks of one feature shard for each of `specs` to the view folder beside it in `folders`."""
+    utterance_ids, lengths = read_lengths(store, shard)
+    return [
+        MaskedShard(write_view_shard(store, folder, split, utterance_ids, masks), masks.count_erased())
+        for folder, masks in zip(folders, make_many_masks(specs, utterance_ids, lengths), strict=True)
+    ]
+
+
+def _view_manifest(features: FeatureManifest, spec: ViewSpec, parts: dict[ShardEntry, MaskedShard]) -> ViewManifest:
+    by_split = {
+        split: [parts[shard] for shard in features.splits[split].shards] for split in view_splits(features, spec)
+    }
+    return ViewManifest(
+        corpus=features.corpus,
+        feature_id=features.feature_id,
+        view_id=spec.view_id,
+        spec=spec.to_dict(),
+        realised_rates={
+            split: {modality: _realised_rate(masked, modality) for modality in MODALITIES}
+            for split, masked in by_split.items()
+        },
+        splits={
+            split: SplitEntry(features.splits[split].num_utterances, tuple(part.shard for part in masked))
+            for split, masked in by_split.items()
+        },
+    )
+
+
+def _realised_rate(masked: Sequence[MaskedShard], modality: Modality) -> float:
+    """Share of the steps that were erased, of those that could be; 0 where there were none."""
+    erased, erasable = (sum(part.erased[modality][index] for part in masked) for index in (0, 1))
+    return round(erased / erasable, 9) if erasable else 0.0
+
+
+def _whole_view(store: Store, features: FeatureManifest, spec: ViewSpec) -> ViewManifest | None:
+    """The view, if it is there and every shard is whole; else what is there no longer counts as a view."""
+    folder = view_folder(features.corpus, features.feature_id, spec.view_id)
+    try:
+        view = read_view(store, features.corpus, features.feature_id, spec.view_id)
+        if view is None:
+            return None
+        damaged = verify_view(store, view)
+    except RefusedError as error:
+        view, damaged = None, [str(error)]
+    if not damaged:
+        return view
+    log.warning("view %s is damaged (%s): making it again", folder, damaged[0])
+    store.remove(f"{folder}/manifest.json")
+    return None

@@ -94,7 +94,13 @@ def progress_bar(stage: str, total: int, *, is_wanted: bool = True) -> Iterator[
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(stage, total=total)
         yield lambda: bar.advance(task)
@@ -121,18 +127,30 @@ def _local_client() -> Iterator[Client]:
     from distributed import Client, LocalCluster
 
     with (
+        _quiet_logger("distributed"),
         LocalCluster(
             n_workers=min(MAX_LOCAL_WORKERS, os.cpu_count() or 1),
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
-            worker_dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # None would take port 8787, and warn where it is taken
             silence_logs=logging.CRITICAL,  # what failed is said once, by StageFailedError
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+@contextmanager
+def _quiet_logger(name: str) -> Iterator[None]:
+    """`silence_logs` reaches Dask's own handlers only; Prefect's would print the life of every Dask worker."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ from lnln.data.manifest import (
 )
 from lnln.data.mmsa import MmsaCorpus, read_mmsa
 from lnln.data.sample import make_sample
-from lnln.data.schema import MODALITIES, SPLITS, Modality, Ragged, Split, Utterances
+from lnln.data.schema import MODALITIES, SPLITS, Ragged, Split, Utterances
 from lnln.data.shards import write_shard
 from lnln.data.store import Store
 from lnln.data.verify import verify_features
@@ -133,7 +134,9 @@ def _import(
         },
         label_range=source.label_range,
         statistics={
-            modality: _statistics(source.splits["train"].sequences(modality)) for modality in MODALITIES if modality != "text"
+            modality: _statistics(source.splits["train"].sequences(modality))
+            for modality in MODALITIES
+            if modality != "text"
         },
         cleaned=source.cleaned,
         splits={split: entry for split, entry in splits.items() if entry.shards},
@@ -175,7 +178,7 @@ def _shard_rows(utterances: Utterances) -> list[tuple[int, int]]:
     # A row belongs to the shard in which its middle byte falls.
     shard = (ends - num_bytes // 2) * num_shards // (int(ends[-1]) + 1)
     bounds = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(utterances)]
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(pairwise(bounds))
 
 
 def _rows(utterances: Utterances, first: int, last: int) -> Utterances:

@@ -1,11 +1,11 @@
-"""OptunaSearch that keeps the whole record: what each epoch scored, why a trial failed, and suggestions that go on.
+"""OptunaSearch that keeps how each trial went or why it failed, and whose suggestions go on where they ended.
 
 Ray Tune asks it for weights and tells it results; Optuna's storage is the study's only state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 import optuna
@@ -17,7 +17,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from lnln.config import fingerprint
 from tuning.space import Space
-from tuning.trial import METRIC, epoch_report, failure_of, is_end
+from tuning.trial import METRIC, end_of
 
 # Names of what this module keeps with Optuna's trials (user attributes).
 RECORD = "record"
@@ -103,7 +103,6 @@ class RecordingSearch(OptunaSearch):
             study_name=study.study_name,
         )
         self._study, self._after_trial = study, after_trial
-        self._epochs: dict[str, list[dict[str, Any]]] = {}
         self.error: Exception | None = None
         self.num_ended = 0
 
@@ -111,15 +110,13 @@ class RecordingSearch(OptunaSearch):
         return Searcher.FINISHED if self.error else super().suggest(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if is_end(result):
-            return
-        self._epochs.setdefault(trial_id, []).append(epoch_report(result))
-        super().on_trial_result(trial_id, result)
+        if end_of(result) is None:
+            super().on_trial_result(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        epochs = self._epochs.pop(trial_id, [])
+        record = end_of(result or {}) or {"reason": "its process ended before the trial did"}
+        value = record.pop(METRIC, None)
         trial = self._ot_trials[trial_id]
-        record, value = _record(result or {}, epochs)
         try:
             trial.set_user_attr(RECORD, record)
             super().on_trial_complete(trial_id, None if value is None else {METRIC: value}, error=value is None)
@@ -133,25 +130,6 @@ class RecordingSearch(OptunaSearch):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, as `save`."""
-
-
-def _record(end: Mapping[str, Any], epochs: list[dict[str, Any]]) -> tuple[dict[str, Any], float | None]:
-    """What is kept of a trial, and its value: the best epoch's, or None where it failed."""
-    if not is_end(end):
-        return {"reason": "its process ended before the trial did"}, None
-    seconds = {"seconds": float(end["seconds"])}
-    failure = failure_of(end)
-    if failure is None and not epochs:
-        failure = "it ended without a validation score"
-    if failure is not None:
-        return {**seconds, "reason": failure}, None
-    best = min(epochs, key=lambda report: report[METRIC])
-    record = {
-        "best_epoch": best["epoch"],
-        "valid_mae_by_rate": best["by_rate"],
-        "valid_mae_by_epoch": [report[METRIC] for report in epochs],
-    }
-    return {**record, **seconds}, float(best[METRIC])
 
 
 def mark_interrupted(study: optuna.Study) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,17 +109,19 @@ def _open_journal(journal: Path) -> BaseStorage:
     """The journal, mended after a driver that was killed while it wrote: its lock removed, its last half line cut."""
     with contextlib.suppress(FileNotFoundError):
         Path(f"{journal}.lock").unlink()
-    if journal.exists():
-        content = journal.read_bytes()
+    try:
+        content = journal.read_bytes() if journal.exists() else b""
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
-            with journal.open("rb+") as file:
-                file.truncate(whole)
-    try:
+            os.truncate(journal, whole)
+        for line in content[:whole].splitlines():  # Optuna would notice the last one only after it wrote another
+            if not isinstance(json.loads(line), dict):
+                raise ValueError("a line of it is no record")
         return JournalStorage(JournalFileBackend(str(journal)))
     except Exception as error:  # Optuna raises whatever replaying a damaged line leads to
+        reason = " ".join(str(error).split())
         raise RefusedError(
-            f"the journal {journal} of the study is damaged ({type(error).__name__}: {error}); "
+            f"the journal {journal} of the study is damaged ({type(error).__name__}: {reason}); "
             "restore it, or remove the study's folder to begin anew"
         ) from error
 

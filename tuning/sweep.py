@@ -28,7 +28,8 @@ from lnln.config import Config, fingerprint
 from lnln.data.manifest import read_features
 from lnln.data.store import Store
 from lnln.errors import RefusedError
-from lnln.train.launch import start_ray
+from lnln.train.launch import check
+from lnln.train.session import ray_session
 from tuning.search import RECORD, RecordingSearch, SeededSampler, is_interrupted, mark_interrupted
 from tuning.select import State, Study, TrialRecord, save_study, study_folder
 from tuning.space import DEFAULT_SPACE, Space
@@ -64,10 +65,10 @@ def tune(
     """
     if num_trials < 1:
         raise RefusedError(f"a study needs 1 trial or more, got {num_trials}")
-    if num_workers < 1:
-        raise RefusedError(f"a trial needs 1 worker or more, got {num_workers}")
     space.require(config.loss)
-    feature_id = read_features(store, corpus).feature_id
+    manifest = read_features(store, corpus)
+    check(store, manifest, config, num_workers, use_gpu)
+    feature_id = manifest.feature_id
     study_id = study_id_for(corpus, feature_id, config, space)
     sampler = SeededSampler(config.tune.sampler, config.tune.seed)
     empty = Study(
@@ -91,8 +92,9 @@ def tune(
             _enqueue_configured(optuna_study, empty.configured_weights)
             recorder = _Recorder(store, storage, optuna_study, empty, num_trials)
             recorder.save()
-            task = Task(store.url, corpus, config.to_dict(), f"{study_folder(study_id)}/ray", num_workers, use_gpu)
-            _run(task, RecordingSearch(optuna_study, storage.optuna, sampler, space, recorder), config, num_missing)
+            search = RecordingSearch(optuna_study, storage.optuna, sampler, space, recorder)
+            folder = f"{study_folder(study_id)}/ray"
+            _run(Task(store.url, corpus, feature_id, config, folder, num_workers, use_gpu), search, num_missing)
         study = dataclasses.replace(empty, trials=records(optuna_study, empty.configured_weights))
         save_study(store, study)
     if not study.count("complete"):
@@ -160,14 +162,17 @@ class _Recorder:
         sys.stderr.flush()
 
 
-def _run(task: Task, search: RecordingSearch, config: Config, num_trials: int) -> None:
-    max_concurrent_trials = min(config.tune.max_concurrent_trials, num_trials)
-    start_ray(num_cpus=max_concurrent_trials * (task.num_workers + 1))
+def _run(task: Task, search: RecordingSearch, num_trials: int) -> None:
     store = Store(task.store_url)
-    _remove_folder(store, task.storage)
+    max_concurrent_trials = min(task.config.tune.max_concurrent_trials, num_trials)
     trainable = ray_tune.with_resources(ray_tune.with_parameters(run_trial, task=task), {"cpu": TRIAL_CPUS})
-    with tempfile.TemporaryDirectory(prefix="lnln-tune-") as folder, _quiet_tune():
-        tuner = ray_tune.Tuner(
+    with (
+        tempfile.TemporaryDirectory(prefix="lnln-tune-") as folder,
+        _quiet_tune(),
+        ray_session(num_cpus=max_concurrent_trials * (task.num_workers + 1)),
+        _removed(store, task.storage),
+    ):
+        ray_tune.Tuner(
             trainable,
             tune_config=ray_tune.TuneConfig(
                 search_alg=search,
@@ -176,11 +181,7 @@ def _run(task: Task, search: RecordingSearch, config: Config, num_trials: int) -
                 reuse_actors=True,
             ),
             run_config=ray_tune.RunConfig(name="study", storage_path=folder, verbose=0),
-        )
-        try:
-            tuner.fit()
-        finally:
-            _remove_folder(store, task.storage)
+        ).fit()
     if search.error is not None:
         raise search.error
     if search.num_ended < num_trials:
@@ -205,10 +206,17 @@ def _count(study: optuna.Study, state: TrialState) -> int:
     return len(study.get_trials(deepcopy=False, states=(state,)))
 
 
-def _remove_folder(store: Store, path: str) -> None:
+@contextlib.contextmanager
+def _removed(store: Store, path: str) -> Iterator[None]:
+    """`path` of the store is absent when the context begins and when it ends."""
     filesystem, folder = store.arrow(path)
     with contextlib.suppress(FileNotFoundError):
         filesystem.delete_dir(folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            filesystem.delete_dir(folder)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ what it reports, an epoch's validation scores at a time, and at its end how it e
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -17,14 +18,11 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from lnln.config import Config
 from lnln.data.store import Store
-from lnln.train.launch import build_trainer, reason_of
 from tuning.select import with_weights
 
 # What a study makes small: mean MAE on the validation split over `corruption.validation_rates`.
 METRIC = "valid_mae"
-_BY_RATE = "valid_mae_by_rate"
-_END = "trial_has_ended"
-_FAILURE = "trial_failure"
+_END = "end_of_trial"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +31,8 @@ class Task:
 
     store_url: str
     corpus: str
-    config: dict[str, Any]
+    feature_id: str
+    config: Config
     storage: str
     num_workers: int
     use_gpu: bool | None
@@ -61,39 +60,56 @@ def trial_config(config: Config, weights: Mapping[str, float]) -> Config:
 
 def run_trial(weights: dict[str, float], task: Task) -> None:
     """Train with `weights` and report to Tune; a training that fails is reported too, and stops no other trial."""
+    from lnln.train.launch import build_trainer
+
     started = time.monotonic()
     report = Report()
-    failure = None
     try:
-        build_trainer(
+        result = build_trainer(
             Store(task.store_url),
             task.corpus,
-            trial_config(Config.from_dict(task.config), weights),
+            trial_config(task.config, weights),
             name=tune.get_context().get_trial_id(),
             storage=task.storage,
             num_workers=task.num_workers,
             use_gpu=task.use_gpu,
             callbacks=[report],
+            feature_id=task.feature_id,
         ).fit()
+        record = {"reason": None, **_summary(result.return_value)}  # type: ignore[attr-defined]
     except Exception as error:  # whatever ends a training ends this trial only
-        failure = reason_of(error)
+        record = {"reason": reason_of(error)}
+    record["seconds"] = round(time.monotonic() - started, 3)
     report.wait_until_passed_on()
-    tune.report({_END: True, _FAILURE: failure, "seconds": time.monotonic() - started, METRIC: math.nan})
+    # As text, since Tune takes nested results apart. Every result must have the metric; this one scores nothing.
+    tune.report({_END: json.dumps(record), METRIC: math.nan})
 
 
-def is_end(result: Mapping[str, Any]) -> bool:
-    """Whether a result is the trial's last, which tells how it ended and scores nothing."""
-    return bool(result.get(_END))
+def end_of(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How the trial ended, if `result` is its last: `reason` of its failure or None, `seconds`, and if it did not fail
+    what `TrialRecord` says of its best epoch."""
+    return json.loads(result[_END]) if _END in result else None
 
 
-def failure_of(end: Mapping[str, Any]) -> str | None:
-    """Why the trial failed, by its last result; None: it did not."""
-    failure = end.get(_FAILURE)
-    return None if failure is None else str(failure)
+def reason_of(error: BaseException) -> str:
+    """One line: the refusal within `error`, else its type and the last line of its text."""
+    from lnln.train.launch import refusal
+
+    refused = refusal(error)
+    if refused is not None:
+        return " ".join(str(refused).split())
+    inner = [*getattr(error, "worker_failures", {}).values(), error]
+    text = str(inner[0]).strip()
+    return f"{type(inner[0]).__name__}: {text.splitlines()[-1]}" if text else type(inner[0]).__name__
 
 
-def epoch_report(result: Mapping[str, Any]) -> dict[str, Any]:
-    """epoch, METRIC and `by_rate` (missing rate to MAE) of an epoch's result, which Tune has flattened."""
-    prefix = f"{_BY_RATE}/"
-    by_rate = {key.removeprefix(prefix): float(value) for key, value in result.items() if key.startswith(prefix)}
-    return {"epoch": int(result["epoch"]), METRIC: float(result[METRIC]), "by_rate": by_rate}
+def _summary(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What a study keeps of what the workers returned."""
+    history, best_epoch = result["history"], result["best_epoch"]
+    validation = history[best_epoch - 1]["validation"]
+    return {
+        "valid_mae": result["score"],
+        "best_epoch": best_epoch,
+        "valid_mae_by_rate": {rate: scores["mae"] for rate, scores in validation.items()},
+        "valid_mae_by_epoch": [epoch["score"] for epoch in history],
+    }

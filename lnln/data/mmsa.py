@@ -77,7 +77,7 @@ def read_mmsa(path: Path) -> MmsaCorpus:
     _refuse_repetition(path, rows)
 
     is_sims = any(_has_modality_labels(rows[split]) for split in SPLITS)
-    tokenizer = CHINESE if any(_is_chinese(rows[split]) for split in SPLITS) else UNCASED
+    tokenizer = _tokenizer(path, rows, is_sims)
     label_range = (-1.0, 1.0) if is_sims else (-3.0, 3.0)
     cleaned: dict[Modality, dict[str, int]] = {m: {"num_nan": 0, "num_infinite": 0} for m in ("audio", "vision")}
     splits: dict[Split, Utterances] = {}
@@ -149,10 +149,19 @@ def _has_modality_labels(rows: Rows) -> bool:
     return any(rows.has(key) for key in _MODALITY_LABELS.values())
 
 
-def _is_chinese(rows: Rows) -> bool:
-    """Whether transcripts are written in Chinese characters, which tells SIMS's vocabulary from MOSI's."""
-    texts = (text for text in rows.texts() or [] if text)
-    return any("\u4e00" <= character <= "\u9fff" for text in texts for character in text)
+def _tokenizer(path: Path, rows: Mapping[Split, Rows], is_sims: bool) -> Tokenizer:
+    """What made `text_bert`: MMSA took bert-base-chinese for Chinese transcripts and bert-base-uncased for the rest.
+
+    Where there is no `text_bert`, ids are made here, with UNCASED.
+    """
+    with_ids = [split for split in SPLITS if rows[split].has("text_bert")]
+    if not with_ids:
+        return UNCASED
+    if len(with_ids) < len(SPLITS):
+        raise RefusedError(f"{path} has 'text_bert' in {', '.join(with_ids)} only, expected in every split or in none")
+    texts = [text for split in SPLITS for text in rows[split].texts() or [] if text]
+    num_chinese = sum(any("\u4e00" <= character <= "\u9fff" for character in text) for text in texts)
+    return CHINESE if (2 * num_chinese > len(texts) if texts else is_sims) else UNCASED
 
 
 def _refuse_repetition(path: Path, rows: Mapping[Split, Rows]) -> None:

@@ -118,8 +118,8 @@ def read_text_ids(rows: Rows, tokenizer: Tokenizer) -> tuple[Ragged, int]:
         texts = rows.texts()
         if texts is None:
             raise RefusedError(f"{rows.path}: split {rows.split} has neither 'text_bert' nor 'raw_text'")
-        ids = encode(texts)
-        return Ragged.from_lengths(np.concatenate(ids), [len(row) for row in ids]), 0
+        encoded = encode(texts)
+        return Ragged.from_lengths(np.concatenate(encoded), [len(ids) for ids in encoded]), 0
     array = rows.array("text_bert", num_axes=3)
     if array.shape[1] != 3:
         raise RefusedError(

@@ -115,5 +115,6 @@ def _bit_positions(lengths: NDArray[np.int64], num_bytes: NDArray[np.int64]) -> 
     """Where the steps of each sequence lie among the bits of all, given that each begins with a new byte."""
     starts = (np.cumsum(num_bytes) - num_bytes) * 8
     ends = np.cumsum(lengths)
-    within: NDArray[np.int64] = np.arange(int(lengths.sum()), dtype=np.int64)
-    return within + np.repeat(starts - (ends - lengths), lengths)
+    positions: NDArray[np.int64] = np.arange(int(lengths.sum()), dtype=np.int64)
+    positions += np.repeat(starts - (ends - lengths), lengths)
+    return positions

@@ -12,20 +12,20 @@ B utterances, T steps, K tokens kept of each modality, D width. `reference` and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lnln.batches import Inputs
 from lnln.config import ModelConfig, TrainConfig, from_dict
 from lnln.data.schema import MODALITIES, FeatureSpec, Modality
 from lnln.errors import RefusedError
 from lnln.models.layers import BlockSizes, CrossTransformer, HyperModalityLayer, Transformer, reverse_gradient
+from lnln.models.padding import concatenate, fit
 from lnln.models.sizes import Sizes
 from lnln.models.text_encoder import TextEncoder
 
@@ -125,28 +125,20 @@ class LNLN(
 
     def forward(self, corrupted: Inputs, complete: Inputs | None = None) -> Output:
         """Predictions for `corrupted`; with `complete`, the same utterances before corruption, what losses need."""
-        both = corrupted if complete is None else _concatenate(corrupted, complete)
-        embedded = self.embed(both)
-        num_utterances = len(corrupted.text_ids)
-        language, audio, vision = (embedded[modality][:num_utterances] for modality in MODALITIES)
-
+        tokens, targets = self._embed_both(corrupted, complete)
+        language, audio, vision = (tokens[modality] for modality in MODALITIES)
         completeness = self.estimate_completeness(language)
         proxy = self.make_proxy(audio, vision)
         dominant = (1 - completeness[:, None, None]) * proxy + completeness[:, None, None] * language  # eq. 8
         sentiment = self.predict(dominant, audio, vision)
-        if complete is None:
+        if targets is None:
             return Output(sentiment, completeness)
 
-        targets = {modality: embedded[modality][num_utterances:] for modality in MODALITIES}
-        if self.config.detach_targets:
-            targets = {modality: target.detach() for modality, target in targets.items()}
         stand_in = dominant if self.config.discriminate == "mixture" else proxy
         if not self.config.reverse_before_mixing:
             stand_in = reverse_gradient(stand_in, self.config.reversal_strength)
-        reconstructed = [
-            self.reconstructors[modality](tokens)  # eq. 11, on tokens instead of raw features, as published
-            for modality, tokens in zip(MODALITIES, (language, audio, vision), strict=True)
-        ]
+        # Eq. 11, on tokens instead of raw features, as published (D17).
+        reconstructed = [self.reconstructors[modality](tokens[modality]) for modality in MODALITIES]
         return Output(
             sentiment=sentiment,
             completeness=completeness,
@@ -157,7 +149,8 @@ class LNLN(
 
     def embed(self, inputs: Inputs) -> dict[Modality, Float[Tensor, "B K D"]]:
         """Eq. 1 for the three modalities."""
-        inputs = self._fit(inputs)
+        limits = {"text": self.sizes.text, "audio": self.sizes.audio, "vision": self.sizes.vision}
+        inputs = fit(inputs, {m: size.max_length for m, size in limits.items()}, trim=bool(self.config.mask_padding))
         features = {
             "text": self.text_encoder(inputs.text_ids, inputs.text_mask),
             "audio": self._standardize(inputs.audio, "audio"),
@@ -233,21 +226,29 @@ class LNLN(
             for (is_encoder, decays), parameters in groups.items()
         ]
 
-    def _fit(self, inputs: Inputs) -> Inputs:
-        """Every modality at the length it is computed at: what the batch needs, or when padding is attended all the
-        positions there are, as published. Longer inputs are cut; text keeps at least one step for the encoder."""
-        limits = {"text": self.sizes.text.max_length, "audio": self.sizes.audio.max_length}
-        limits["vision"] = self.sizes.vision.max_length
-        if self.config.mask_padding:
-            masks = (inputs.text_mask, inputs.audio_mask, inputs.vision_mask)
-            longest = torch.stack([mask.any(dim=0).sum() for mask in masks]).tolist()
-            limits = {m: min(limits[m], int(length)) for m, length in zip(MODALITIES, longest, strict=True)}
-        values: dict[str, Tensor] = {}
-        for field in fields(Inputs):
-            modality = field.name.split("_")[0]
-            length = max(1, limits["text"]) if modality == "text" else limits[modality]
-            values[field.name] = _resize(getattr(inputs, field.name), length)
-        return Inputs(**values)
+    def _embed_both(
+        self, corrupted: Inputs, complete: Inputs | None
+    ) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor] | None]:
+        """Tokens of the corrupted and of the complete input."""
+        if complete is None:
+            return self.embed(corrupted), None
+        if self.config.detach_targets:
+            # No backward pass for the targets: a third less to compute. Second, because autocast keeps the weights
+            # it has cast, and those cast without gradients would be of no use to the first.
+            tokens = self.embed(corrupted)
+            with torch.no_grad():
+                return tokens, self.embed(complete)
+        both = self.embed(concatenate(corrupted, complete))
+        num_utterances = len(corrupted.text_ids)
+        return (
+            {modality: tokens[:num_utterances] for modality, tokens in both.items()},
+            {modality: tokens[num_utterances:] for modality, tokens in both.items()},
+        )
+
+    @classmethod
+    def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
+        # The mixin would leave weights that a file lacks at random values, without a word.
+        return super()._load_as_safetensor(model, model_file, map_location, strict=True)
 
     def _standardize(self, x: Float[Tensor, "B T F"], modality: Modality) -> Float[Tensor, "B T F"]:
         """Real frames to zero mean and unit deviation; erased and padded ones are zeros and stay so."""
@@ -260,21 +261,3 @@ class LNLN(
 
 def _head(dim: int, hidden: int, num_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, hidden), nn.LeakyReLU(0.1), nn.Linear(hidden, num_out))
-
-
-def _resize(x: Tensor, length: int) -> Tensor:
-    """`x` (B, T, ...) cut or padded with zeros to `length` steps."""
-    missing = length - x.shape[1]
-    if missing <= 0:
-        return x[:, :length]
-    return functional.pad(x, (0, 0) * (x.dim() - 2) + (0, missing))
-
-
-def _concatenate(first: Inputs, second: Inputs) -> Inputs:
-    """The utterances of both, one after the other: one pass through the encoders costs less than two."""
-    values: dict[str, Tensor] = {}
-    for field in fields(Inputs):
-        pair = [getattr(first, field.name), getattr(second, field.name)]
-        length = max(x.shape[1] for x in pair)
-        values[field.name] = torch.cat([_resize(x, length) for x in pair])
-    return Inputs(**values)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,8 +35,8 @@ TINY = {
 # Encoders that read WordPiece ids, which is what shards hold.
 _MODEL_TYPES = ("bert", "convbert", "distilbert", "electra", "ernie", "megatron-bert", "mobilebert")
 
-# What a config says about where it came from, which a published model must not carry along.
-_PROVENANCE = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
+# What a config says of where it came from and of tasks it had, which a published model must not carry along.
+_PROVENANCE = ("_name_or_path", "transformers_version", "architectures", "dtype", "id2label", "label2id")
 
 
 class TextEncoder(nn.Module):
@@ -95,22 +96,51 @@ def load_text_encoder(name: str) -> TextEncoder:
     """
     if name == "tiny":
         return TextEncoder.from_config(TINY)
+    if name == "minilm":
+        folder = _minilm_folder()
+    elif Path(name).is_dir():
+        folder = name
+    else:
+        folder = _hub_folder(name)
     from transformers import AutoConfig, AutoModel
 
-    source = _minilm_folder() if name == "minilm" else name
     try:
         with _quiet():
-            config = AutoConfig.from_pretrained(source)
-            _check_type(config.model_type, source)
-            model = AutoModel.from_pretrained(
-                source, config=config, attn_implementation="sdpa", use_safetensors=True, **_without_pooler(config)
+            config = AutoConfig.from_pretrained(folder)
+            _check_type(config.model_type, name)
+            model, report = AutoModel.from_pretrained(
+                folder,
+                config=config,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                output_loading_info=True,
+                **_without_pooler(config),
             )
     except RefusedError:
         raise
-    # `transformers` raises whatever its parts raise: OSError, ValueError, SafetensorError, hub and network errors.
-    except Exception as error:
-        raise RefusedError(_missing(name, error)) from error
+    except Exception as error:  # whatever the parts of `transformers` raise: OSError, ValueError, SafetensorError, ...
+        raise _refusal(name, error) from error
+    absent = sorted([*report["missing_keys"], *report["mismatched_keys"]], key=str)
+    if absent:
+        raise RefusedError(f"text encoder {name!r} lacks {len(absent)} of its weights, the first is {absent[0]}")
     return TextEncoder(model.float())
+
+
+def _hub_folder(name: str) -> str:
+    """The cached copy of a Hugging Face model, downloaded if there is none."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    files = ["config.json", "*.safetensors", "*.safetensors.index.json"]
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            cached = snapshot_download(name, allow_patterns=files, local_files_only=True)
+            if any(Path(cached).glob("*.safetensors")):
+                return cached
+        # Asked first because a download retries for half a minute before it admits that there is no network.
+        HfApi().model_info(name, timeout=10)
+        return snapshot_download(name, allow_patterns=files)
+    except Exception as error:  # whatever the hub's client raises: network errors, names it does not allow, ...
+        raise _refusal(name, error) from error
 
 
 def _minilm_folder() -> str:
@@ -131,9 +161,9 @@ def _check_type(model_type: str | None, source: str) -> None:
         )
 
 
-def _missing(name: str, error: Exception) -> str:
+def _refusal(name: str, error: Exception) -> RefusedError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return (
+    return RefusedError(
         f"text encoder {name!r} cannot be loaded: expected `minilm`, `tiny`, a folder with config.json and "
         f"model.safetensors, or a Hugging Face model that is cached or can be downloaded ({reason})"
     )

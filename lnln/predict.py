@@ -1,0 +1,232 @@
+"""Sentiment of sentences and of utterances in feature shards, with what was missing and how sure the model can be.
+
+    predictor = Predictor.open(store, "mosi-lnln@best")        # or a run, or a pulled folder
+    predictor.predict_texts(["not bad at all"])
+    predictor.predict_shard(Path("clips.parquet"))
+
+A sentence is an utterance without audio and vision, and the prediction says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnln.config import from_dict
+from lnln.data import wordpiece
+from lnln.data.schema import MODALITIES, FeatureSpec, Modality, Ragged, Utterances
+from lnln.data.shards import decode_shard
+from lnln.data.store import Store
+from lnln.errors import RefusedError
+from lnln.opened import OpenedModel, open_model
+
+# Upper ends of the words for sentiment: those of CMU-MOSI's annotators round to whole numbers, as Acc-7 does, and
+# CH-SIMS's are its five classes. A value at an end belongs to the lower word.
+MOSI_WORDS = (
+    (-2.5, "strongly negative"),
+    (-1.5, "negative"),
+    (-0.5, "weakly negative"),
+    (0.5, "neutral"),
+    (1.5, "weakly positive"),
+    (2.5, "positive"),
+    (float("inf"), "strongly positive"),
+)
+SIMS_WORDS = (
+    (-0.7, "negative"),
+    (-0.1, "weakly negative"),
+    (0.1, "neutral"),
+    (0.7, "weakly positive"),
+    (float("inf"), "positive"),
+)
+BATCH_SIZE = 128
+# Characters of a sentence that are looked at: far more than any model takes, and little enough for a hostile input.
+MAX_CHARACTERS = 100_000
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one utterance.
+
+    sentiment: in the units of the corpus's labels. label_text: the same in words. completeness: the model's estimate of
+    1 - missing rate of text. missing: modalities that the utterance lacks. notes: what was done to the input.
+    label: the known one, where there is one.
+    """
+
+    utterance_id: str
+    text: str | None
+    sentiment: float
+    label_text: str
+    completeness: float
+    missing: tuple[Modality, ...]
+    notes: tuple[str, ...] = ()
+    label: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Predictor:
+    """A model ready to predict. Make it with `open`, or from an OpenedModel."""
+
+    def __init__(self, opened: OpenedModel) -> None:
+        self.opened = opened
+        self.label_range: tuple[float, float] = tuple(opened.features["label_range"])
+        self._spec = from_dict(FeatureSpec, opened.features["spec"], where="features.json spec.")
+        self._model = opened.load().eval()
+        sizes = self._model.sizes
+        self._limits: dict[Modality, int] = {
+            "text": sizes.text.max_length,
+            "audio": sizes.audio.max_length,
+            "vision": sizes.vision.max_length,
+        }
+
+    @classmethod
+    def open(cls, store: Store, reference: str) -> Predictor:
+        """RefusedError for an unknown reference or a damaged file, as `open_model`."""
+        return cls(open_model(store, reference))
+
+    def predict_texts(self, texts: Sequence[str]) -> list[Prediction]:
+        """One prediction per sentence, in order. RefusedError for an empty one, and for a model without a tokenizer.
+
+        A sentence longer than the model takes ends early, and its prediction says so.
+        """
+        rows, notes = [], []
+        for number, ids in enumerate(self._tokenize(texts), start=1):
+            if len(ids) <= 2:
+                raise RefusedError(f"sentence {number} is empty, so there is nothing to predict from; leave it out")
+            limit = self._limits["text"]
+            notes.append(_cut_note("text", len(ids), limit))
+            rows.append(ids if len(ids) <= limit else np.concatenate([ids[: limit - 1], ids[-1:]]))
+        utterances = Utterances(
+            utterance_id=[f"sentence {number}" for number in range(1, len(texts) + 1)],
+            raw_text=[_plain(text) for text in texts],
+            label=np.full(len(texts), np.nan, np.float32),
+            text_ids=Ragged.from_lengths(np.concatenate([np.empty(0, np.int32), *rows]), [len(row) for row in rows]),
+            audio=_no_frames(len(texts), self._spec.audio_dim),
+            vision=_no_frames(len(texts), self._spec.vision_dim),
+        )
+        predictions = self.predict_utterances(utterances)
+        return [replace(made, notes=note) for made, note in zip(predictions, notes, strict=True)]
+
+    def predict_shard(self, path: Path) -> list[Prediction]:
+        """One prediction per row of a feature shard. RefusedError where it is none or has other features."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise RefusedError(f"cannot read {path}: {error.strerror or error}") from error
+        dims: dict[Modality, int] = {"audio": self._spec.audio_dim, "vision": self._spec.vision_dim}
+        return self.predict_utterances(decode_shard(data, dims, name=str(path)))
+
+    def predict_utterances(self, utterances: Utterances) -> list[Prediction]:
+        """One prediction per utterance, in order. RefusedError for other dims, foreign ids and values not finite."""
+        if not len(utterances):
+            return []
+        self._check(utterances)
+        sentiment, completeness = self._forward(utterances)
+        lengths = utterances.lengths()
+        return [
+            Prediction(
+                utterance_id=utterances.utterance_id[i],
+                text=utterances.raw_text[i],
+                sentiment=float(sentiment[i]),
+                label_text=describe(float(sentiment[i]), self.label_range),
+                completeness=float(completeness[i]),
+                missing=tuple(m for m in MODALITIES if lengths[m][i] == 0),
+                notes=sum((_cut_note(m, int(lengths[m][i]), self._limits[m]) for m in MODALITIES), ()),
+                label=None if np.isnan(utterances.label[i]) else float(utterances.label[i]),
+            )
+            for i in range(len(utterances))
+        ]
+
+    def _forward(self, utterances: Utterances) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(N,) sentiment and completeness; in batches of similar length."""
+        import torch
+
+        from lnln.batches import to_inputs
+
+        sentiment, completeness = np.empty(len(utterances), np.float32), np.empty(len(utterances), np.float32)
+        steps = np.stack([utterances.lengths()[modality] for modality in MODALITIES]).sum(axis=0)
+        order = np.argsort(steps, kind="stable")
+        with torch.inference_mode():
+            for start in range(0, len(order), BATCH_SIZE):
+                rows = order[start : start + BATCH_SIZE]
+                output = self._model(to_inputs(utterances.take(rows), self._limits))
+                sentiment[rows] = output.sentiment.float().numpy()
+                completeness[rows] = output.completeness.float().numpy()
+        wrong = np.flatnonzero(~np.isfinite(sentiment))
+        if len(wrong):
+            raise RefusedError(
+                f"{self.opened.reference} has no finite answer to {utterances.utterance_id[wrong[0]]!r}; train it again"
+            )
+        return sentiment, completeness
+
+    def _tokenize(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        path = self.opened.folder / "tokenizer.json"
+        if not path.is_file():
+            raise RefusedError(
+                f"{self.opened.reference} has no tokenizer.json, so it reads no sentences; give it a feature shard"
+            )
+        return wordpiece.encode([_plain(text)[:MAX_CHARACTERS] for text in texts], path.read_bytes())
+
+    def _check(self, utterances: Utterances) -> None:
+        for modality, dim in (("audio", self._spec.audio_dim), ("vision", self._spec.vision_dim)):
+            frames = utterances.audio if modality == "audio" else utterances.vision
+            if frames.values.shape[1] != dim:
+                raise RefusedError(
+                    f"{self.opened.reference} takes {modality} of {dim} dimensions, got {frames.values.shape[1]}; "
+                    f"use the extractor it was trained with"
+                )
+            wrong = np.flatnonzero(~np.isfinite(frames.values).all(axis=1))
+            if len(wrong):
+                row = int(np.searchsorted(frames.offsets, wrong[0], side="right")) - 1
+                raise RefusedError(
+                    f"utterance {utterances.utterance_id[row]!r} has {modality} values that are not finite; "
+                    f"import it with `lnln import`, which replaces them"
+                )
+        ids, size = utterances.text_ids.values, self._spec.vocabulary_size
+        if len(ids) and not (ids.min() >= 0 and ids.max() < size):
+            raise RefusedError(
+                f"{self.opened.reference} knows text ids 0 to {size - 1}, got {ids.min()} to {ids.max()}; "
+                f"the text was split by another tokenizer"
+            )
+
+
+def predict(store: Store, model: str, inputs: Sequence[str]) -> list[Prediction]:
+    """Predictions for `inputs`, in order: a name that ends in .parquet is a feature shard, all else a sentence."""
+    if not inputs:
+        raise RefusedError("nothing to predict: give sentences or feature shards (.parquet)")
+    predictor = Predictor.open(store, model)
+    sentences = [text for text in inputs if not _is_shard(text)]
+    from_sentences = iter(predictor.predict_texts(sentences) if sentences else [])
+    predictions: list[Prediction] = []
+    for text in inputs:
+        predictions += predictor.predict_shard(Path(text)) if _is_shard(text) else [next(from_sentences)]
+    return predictions
+
+
+def describe(sentiment: float, label_range: Sequence[float]) -> str:
+    """`sentiment` in words: MOSI_WORDS, or SIMS_WORDS where labels lie within [-1, 1]."""
+    words = SIMS_WORDS if max(abs(bound) for bound in label_range) <= 1 else MOSI_WORDS
+    return next(word for end, word in words if sentiment <= end)
+
+
+def _is_shard(text: str) -> bool:
+    return text.endswith(".parquet")
+
+
+def _plain(text: str) -> str:
+    """`text` as Unicode: what a terminal could not decode comes as lone surrogates, which nothing can encode."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _cut_note(modality: Modality, length: int, limit: int) -> tuple[str, ...]:
+    return (f"{modality} cut from {length} to {limit} steps",) if length > limit else ()
+
+
+def _no_frames(num: int, dim: int) -> Ragged:
+    return Ragged.from_lengths(np.empty((0, dim), np.float32), [0] * num)

@@ -1,0 +1,210 @@
+"""A report on one or more models: the verdict first, then tables, curves, and how to get the same numbers again.
+
+    path = report(store, ["mosi-lnln@best", "mosi-lnln-1f3a0c9d2b44"], Path("reports/mosi"))
+
+Writes `index.md`, `robustness.png`, `scores.csv` (one row per view), `scores.json` (everything) and the config of each
+model as YAML, which `lnln train --config` takes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import secrets
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+
+from lnln.charts import draw_robustness
+from lnln.data.store import Store, encode_json
+from lnln.errors import RefusedError
+from lnln.evaluate import evaluate
+from lnln.evaluations import Evaluation, Interval, format_interval, format_score
+from lnln.markdown import code, escape, table
+from lnln.metrics import TITLES
+from lnln.model_card import SYNTHETIC
+from lnln.opened import open_model
+
+# Above this share of one predicted class at a rate, the report warns.
+COLLAPSE_SHARE = 0.9
+
+
+def report(store: Store, names: Sequence[str], folder: Path | str) -> Path:
+    """Write the report on the models `names` (runs, published models, folders) to `folder`; returns its index.md.
+
+    Models not evaluated on test before are evaluated now. Raises RefusedError for no name or an unknown one.
+    """
+    if not names:
+        raise RefusedError("a report needs a run or a published model or more, got none; see `lnln models`")
+    folder = Path(folder)
+    evaluations = [evaluate(store, name) for name in dict.fromkeys(names)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RefusedError(f"cannot write a report to {folder}: {error.strerror}; give another folder") from error
+    configs = _write_configs(store, names, folder)
+    _write(folder / "scores.csv", lambda path: path.write_text(scores_csv(evaluations), encoding="utf-8"))
+    values = {"evaluations": [evaluation.to_dict() for evaluation in evaluations]}
+    _write(folder / "scores.json", lambda path: path.write_bytes(encode_json(values)))
+    _write(folder / "robustness.png", lambda path: draw_robustness(evaluations, path))
+    text = render(evaluations, configs)
+    _write(folder / "index.md", lambda path: path.write_text(text, encoding="utf-8"))
+    return folder / "index.md"
+
+
+def render(evaluations: Sequence[Evaluation], configs: dict[str, str]) -> str:
+    """index.md. configs: name of the YAML file of each model, by evaluation name, where its config is known."""
+    parts = ["# Robustness to missing data", "\n".join(f"- {verdict(evaluation)}" for evaluation in evaluations)]
+    if any(evaluation.synthetic for evaluation in evaluations):
+        parts.append(SYNTHETIC)
+    parts.append("![MAE and two-class accuracy over the missing rate](robustness.png)")
+    if len(evaluations) > 1:
+        parts += ["## Side by side", _side_by_side(evaluations)]
+    for evaluation in evaluations:
+        parts += [f"## {escape(evaluation.name)}", _facts(evaluation), table(evaluation.rows()), *_warnings(evaluation)]
+    parts += ["## How to read this", _READING, "## How to get the same", _how_to_reproduce(evaluations, configs)]
+    return "\n\n".join(parts) + "\n"
+
+
+def verdict(evaluation: Evaluation) -> str:
+    """One sentence: better than predicting the train mean, worse, or not told apart, and by how much."""
+    margin = evaluation.margins["predict_mean"]["mae"]
+    mean, baseline = evaluation.mean["mae"], evaluation.baselines["predict_mean"]["mae"]
+    by = f"{abs(margin.value):.3f} (95% interval {_ordered(margin)})"
+    where = f"on {code(evaluation.corpus)} {evaluation.split}"
+    numbers = f"mean MAE {mean:.3f} over {len(evaluation.rates)} missing rates, baseline {baseline:.3f}"
+    name = f"**{escape(evaluation.name)}"
+    if margin.low > 0:
+        return f"{name} beats predicting the train mean** {where}: {numbers}, better by {by}. {_one_class(evaluation)}"
+    if margin.high < 0:
+        return f"{name} is worse than predicting the train mean** {where}: {numbers}, worse by {by}."
+    return (
+        f"{name} is not told apart from predicting the train mean** {where}: {numbers}, "
+        f"difference {margin.value:+.3f} (95% interval {margin.low:+.3f} to {margin.high:+.3f})."
+    )
+
+
+def scores_csv(evaluations: Sequence[Evaluation]) -> str:
+    """One row per model and view; metrics that a corpus does not have stay empty."""
+    metrics = [metric for metric in TITLES if any(metric in evaluation.mean for evaluation in evaluations)]
+    fixed = ["name", "corpus", "split", "missing_rate", "mask_seed", "view_id"]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, [*fixed, *metrics, "collapse_share", "mean_completeness"], lineterminator="\n")
+    writer.writeheader()
+    for evaluation in evaluations:
+        for view in evaluation.views:
+            same = {"name": evaluation.name, "corpus": evaluation.corpus, "split": evaluation.split}
+            spec = {"missing_rate": view.missing_rate, "mask_seed": view.mask_seed, "view_id": view.view_id}
+            more = {"collapse_share": view.collapse_share, "mean_completeness": view.mean_completeness}
+            writer.writerow({**same, **spec, **view.scores, **more})
+    return out.getvalue()
+
+
+_READING = """\
+- Every modality has the missing rate of the row; masks are the same for every model and nested over rates.
+- One checkpoint gives all numbers. It was selected on validation; test took no part.
+- Accuracies and F1 are in percent. np: negative against positive, zeros left out; nn: negative against non-negative.
+- Intervals come from drawing the utterances again, with replacement; they say nothing of other training seeds.
+- F1 has its arguments in the right order; the tables of the LNLN paper do not, and select on test."""
+
+
+def _one_class(evaluation: Evaluation) -> str:
+    metric = "acc2_np" if "acc2_np" in evaluation.mean else "acc2"
+    margin = evaluation.margins["one_class"][metric]
+    word = "above" if margin.low > 0 else "below" if margin.high < 0 else "not told apart from"
+    value, baseline = evaluation.mean[metric], evaluation.baselines["one_class"][metric]
+    return f"{TITLES[metric]} {100 * value:.2f}%, {word} the one-class baseline's {100 * baseline:.2f}%."
+
+
+def _ordered(margin: Interval) -> str:
+    low, high = sorted((abs(margin.low), abs(margin.high)))
+    return f"{low:.3f} to {high:.3f}"
+
+
+def _facts(evaluation: Evaluation) -> str:
+    seeds = ", ".join(str(seed) for seed in evaluation.mask_seeds)
+    return (
+        f"Corpus {code(evaluation.corpus)}{' (synthetic)' if evaluation.synthetic else ''}, {evaluation.split} split, "
+        f"{evaluation.num_labelled} labelled utterances, mask seeds {seeds}."
+    )
+
+
+def _warnings(evaluation: Evaluation) -> list[str]:
+    rates = [
+        f"{rate:g} ({100 * row['collapse_share']:.0f}%)"
+        for rate, row in zip(evaluation.rates, evaluation.by_rate(), strict=True)
+        if row["collapse_share"] > COLLAPSE_SHARE
+    ]
+    if not rates:
+        return []
+    return [f"**Collapse**: nearly all utterances get the same class at missing rate {', '.join(rates)}."]
+
+
+def _side_by_side(evaluations: Sequence[Evaluation]) -> str:
+    metrics = [m for m in TITLES if any(m in evaluation.intervals for evaluation in evaluations)]
+    rows = []
+    for evaluation in evaluations:
+        cells = {"model": escape(evaluation.name), "corpus": escape(evaluation.corpus)}
+        for metric in metrics:
+            found = evaluation.intervals.get(metric)
+            cells[TITLES[metric]] = (
+                f"{format_score(metric, found.value)} ({format_interval(metric, (found.low, found.high))})"
+                if found is not None
+                else ""
+            )
+        rows.append(cells)
+    return "Means over missing rates, with 95% intervals.\n\n" + table(rows)
+
+
+def _how_to_reproduce(evaluations: Sequence[Evaluation], configs: dict[str, str]) -> str:
+    lines = []
+    for evaluation in evaluations:
+        if evaluation.name in configs:
+            lines.append(
+                f"lnln train {shlex.quote(evaluation.corpus)} --config {shlex.quote(configs[evaluation.name])}"
+            )
+        lines.append(f"lnln evaluate {shlex.quote(evaluation.name)}")
+    lines.append("lnln report " + " ".join(shlex.quote(evaluation.name) for evaluation in evaluations))
+    fence = "`" * (3 + max((len(run) for run in re.findall("`+", "".join(lines))), default=0))
+    rows = [
+        {
+            "model": escape(evaluation.name),
+            "run": code(str(evaluation.model["run_id"])),
+            "weights SHA-256": code(str(evaluation.model["weights_sha256"])[:12]),
+            "features": code(evaluation.feature_id),
+            "manifest SHA-256": code(evaluation.manifest_digest[:12]),
+            "evaluation": code(evaluation.evaluation_id),
+            "code": code(evaluation.code_version),
+        }
+        for evaluation in evaluations
+    ]
+    intro = "With the same store (`--store` or `LNLN_STORE`), in this folder:"
+    commands = "\n".join(dict.fromkeys(lines))
+    return f"{intro}\n\n{fence}\n{commands}\n{fence}\n\n{table(rows)}\n\nAll views, intervals and ids: `scores.json`."
+
+
+def _write_configs(store: Store, names: Sequence[str], folder: Path) -> dict[str, str]:
+    """The config of each model as YAML beside the report: file name by the model's reference."""
+    written = {}
+    for name in dict.fromkeys(names):
+        opened = open_model(store, name)
+        if opened.config is None:
+            continue
+        file = f"config-{opened.config.fingerprint()}.yaml"
+        text = yaml.safe_dump(opened.config.to_dict(), sort_keys=False)
+        _write(folder / file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+        written[opened.reference] = file
+    return written
+
+
+def _write(path: Path, fill: Callable[[Path], object]) -> None:
+    """Whole or absent: `fill` writes a file beside, which then takes the name."""
+    beside = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        fill(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

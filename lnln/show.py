@@ -1,0 +1,136 @@
+"""What each verb shows of its result: one function for one kind of result, the same content as table and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lnln.config import to_dict
+from lnln.console import Console, table
+
+if TYPE_CHECKING:
+    from lnln.data.manifest import FeatureManifest, ViewManifest
+    from lnln.doctor import Finding
+    from lnln.evaluations import Evaluation
+    from lnln.model_store import PublishedModel
+    from lnln.runs import Run
+    from tuning.select import Study
+
+
+def corpus(console: Console, manifest: FeatureManifest) -> None:
+    rows = []
+    for split, entry in manifest.splits.items():
+        lengths = manifest.lengths[split]
+        num_bytes = sum(shard.num_bytes for shard in entry.shards)
+        steps = [f"{lengths[m].mean:.1f} ({lengths[m].num_absent} absent)" for m in lengths]
+        rows.append([split, entry.num_utterances, len(entry.shards), f"{num_bytes / 1e6:.1f}", *steps])
+    columns = ["split", "utterances", "shards", "MB", "text steps", "audio steps", "vision steps"]
+    lines = [f"corpus {manifest.corpus}, features {manifest.feature_id}, dims {dict(manifest.dims)}"]
+    if manifest.source.get("synthetic"):
+        lines.append("This corpus is synthetic: scores on it say nothing about people.")
+    if manifest.source.get("published_as"):
+        lines.append(f"Recognised as the published file {manifest.source['published_as']}.")
+    cleaned = {m: counts for m, counts in manifest.cleaned.items() if any(counts.values())}
+    for modality, counts in cleaned.items():
+        said = " and ".join(f"{count:,} {kind.removeprefix('num_')}" for kind, count in counts.items() if count)
+        lines.append(f"{modality}: {said} values were set to 0.")
+    console.result(to_dict(manifest), table=table(columns, rows), lines=lines)
+
+
+def views(console: Console, name: str, made: Sequence[ViewManifest]) -> None:
+    rows = []
+    for view in made:
+        realised = next(iter(view.realised_rates.values()), {})
+        rates = view.spec.get("rates")
+        asked = f"draw {view.spec['draw']}" if rates is None else " ".join(f"{rate:g}" for rate in rates)
+        rows.append([view.view_id, asked, *(f"{realised[m]:.3f}" for m in realised)])
+    columns = ["view", "rates or draw", "text erased", "audio erased", "vision erased"]
+    value = {"corpus": name, "views": [{"view_id": view.view_id, "spec": to_dict(view.spec)} for view in made]}
+    console.result(value, table=table(columns, rows, f"views of {name}"), lines=[f"{len(made)} views"])
+
+
+def run(console: Console, finished: Run) -> None:
+    rows = [[rate, f"{scores['mae']:.3f}", f"{scores['corr']:.3f}"] for rate, scores in finished.validation.items()]
+    value = {
+        key: to_dict(getattr(finished, key))
+        for key in ("run_id", "corpus", "score", "best_epoch", "validation", "history", "num_parameters", "seconds")
+    }
+    lines = [
+        f"run {finished.run_id}: mean validation MAE {finished.score:.4f} at epoch {finished.best_epoch}, "
+        f"{finished.num_parameters:,} parameters, {finished.seconds:.0f} s",
+    ]
+    console.result(value, table=table(["missing rate", "MAE", "Corr"], rows, "validation"), lines=lines)
+
+
+def study(console: Console, found: Study) -> None:
+    from tuning.select import best_trial
+    from tuning.select import table as study_rows
+
+    rows = study_rows(found)
+    best = best_trial(found)
+    value = {**found.to_dict(), "trials": [trial.to_dict() for trial in found.trials]}
+    weights = ", ".join(f"{name} {weight:.3g}" for name, weight in best.weights.items())
+    lines = [
+        f"study {found.study_id}: trial {best.number} is best with {weights} (validation MAE {best.valid_mae:.4f})"
+    ]
+    console.result(value, table=table(list(rows[0]), [list(row.values()) for row in rows]), lines=lines)
+
+
+def evaluation(console: Console, made: Evaluation) -> None:
+    rows = made.rows()
+    title = f"{made.name} on {made.corpus} {made.split}, {made.num_labelled} labelled utterances"
+    lines = [f"evaluation {made.evaluation_id}"]
+    if made.synthetic:
+        lines.append("This corpus is synthetic: its scores say nothing about people.")
+    console.result(made.to_dict(), table=table(list(rows[0]), [list(row.values()) for row in rows], title), lines=lines)
+
+
+def models(console: Console, published: Sequence[PublishedModel]) -> None:
+    rows = []
+    for model in published:
+        for version in model.versions:
+            aliases = ", ".join(alias for alias, target in model.aliases.items() if target == version.version)
+            rows.append([model.name, version.version, aliases, version.corpus, f"{version.selection_score:.4f}"])
+    columns = ["model", "version", "aliases", "corpus", "validation MAE"]
+    lines = [] if rows else ["nothing published yet; `lnln publish RUN --name NAME` does it"]
+    console.result({"models": to_dict(list(published))}, table=table(columns, rows) if rows else None, lines=lines)
+
+
+def predictions(console: Console, rows: Sequence[dict[str, Any]]) -> None:
+    columns = ["input", "sentiment", "label", "completeness", "missing"]
+    cells = [
+        [
+            row.get("input") or row["utterance_id"],
+            f"{row['sentiment']:+.2f}",
+            row["label_text"],
+            f"{row['completeness']:.2f}",
+            ", ".join(row["missing"]) or "nothing",
+        ]
+        for row in rows
+    ]
+    console.result({"predictions": list(rows)}, table=table(columns, cells))
+
+
+def findings(console: Console, found: Sequence[Finding]) -> None:
+    rows = [[finding.topic, finding.level, finding.text] for finding in found]
+    console.result({"findings": to_dict(list(found))}, table=table(["", "", ""], rows))
+
+
+def demo(console: Console, outcome: dict[str, Any]) -> None:
+    if console.as_json:
+        console.result(outcome)
+        return
+    predictions(console, outcome["predictions"])
+    model, folder = outcome["model"], outcome["folder"]
+    console.result(
+        None,
+        lines=[
+            f"Done in {outcome['seconds']:.0f} s.",
+            f"  report   {outcome['report']}",
+            f"  model    {model}, pulled to {folder}",
+            "Try next:",
+            f'  lnln predict {folder} "the plot was thin but the music saved it"',
+            f"  lnln evaluate {outcome['run_id']}",
+            "  lnln import unaligned_50.pkl --corpus mosi && lnln corrupt mosi && lnln train mosi --workers 2",
+        ],
+    )

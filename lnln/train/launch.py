@@ -1,0 +1,241 @@
+"""A run, from its arguments to the model in the store: checks first, then Ray Train, then what came of it.
+
+    run = train(store, "mosi", load_config("mosi"), num_workers=2)
+
+The same arguments name the same run. A finished one is returned as it is; one that was interrupted, however roughly,
+continues from the newest checkpoint that Ray knows and ends with the scores it would have had.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lnln import __version__
+from lnln.config import Config
+from lnln.data.manifest import FeatureManifest, read_features
+from lnln.data.schema import Split
+from lnln.data.shards import read_labels
+from lnln.data.store import Store
+from lnln.errors import RefusedError
+from lnln.runs import Run, is_finished, load_run, run_folder, run_id_for, run_identity
+from lnln.train.progress import following, show
+from lnln.train.session import cluster_address, ray_session
+
+if TYPE_CHECKING:
+    from ray.train import Result, UserCallback
+    from ray.train.torch import TorchTrainer
+
+__all__ = ["Run", "build_trainer", "load_run", "ray_session", "refusal", "run_id_for", "train"]
+
+
+def train(
+    store: Store,
+    corpus: str,
+    config: Config,
+    *,
+    num_workers: int = 1,
+    use_gpu: bool | None = None,
+    config_name: str | None = None,
+    progress: Callable[[str], None] | None = show,
+) -> Run:
+    """Train `config` on `corpus`, or continue, or return what was trained before.
+
+    use_gpu: None for a GPU per worker where there are as many. config_name: for the record, where the config came from.
+    progress: takes a line when something is done; None for silence.
+    Raises RefusedError for what cannot be trained: unknown corpus, a split without (labelled) utterances, an encoder
+    that does not know the corpus's vocabulary, GPUs that are not there, a loss that stops being a number.
+    """
+    manifest = read_features(store, corpus)
+    run_id = run_id_for(config, corpus, manifest)
+    if is_finished(store, run_id):
+        return load_run(store, run_id)
+    check(store, manifest, config, num_workers, use_gpu)
+    folder = run_folder(run_id)
+    made = {**run_identity(config, manifest), "run_id": run_id, "code_version": __version__, "config_name": config_name}
+    store.create_json(f"{folder}/run.json", made)
+
+    from lnln.train.controller import mend_state, remove_orphans
+
+    mend_state(store, folder)
+    with ray_session(num_workers):
+        trainer = build_trainer(
+            store,
+            corpus,
+            config,
+            name=f"{run_id}/ray",
+            storage="runs",
+            num_workers=num_workers,
+            use_gpu=use_gpu,
+            feature_id=manifest.feature_id,
+            folder=folder,
+        )
+        with following(store, folder, config, num_workers, progress), _refusing(run_id):
+            result = trainer.fit()
+    store.write_json(f"{folder}/result.json", _summary(result, num_workers))
+    remove_orphans(store, folder)
+    return load_run(store, run_id)
+
+
+def check(store: Store, manifest: FeatureManifest, config: Config, num_workers: int, use_gpu: bool | None) -> None:
+    """RefusedError for what can be known before anything is started."""
+    if num_workers < 1:
+        raise RefusedError(f"the number of workers must be 1 or more, got {num_workers}")
+    needed: tuple[Split, ...] = ("train", "valid")
+    for split in needed:
+        entry = manifest.splits.get(split)
+        if entry is None or not entry.num_utterances:
+            raise RefusedError(
+                f"corpus {manifest.corpus!r} has no utterances in split {split!r}, which training needs; import a "
+                "corpus that has some"
+            )
+        if np.isnan(read_labels(store, manifest, split)).all():
+            raise RefusedError(
+                f"corpus {manifest.corpus!r} has no labelled utterance in split {split!r}, which training needs; "
+                "import a corpus with labels"
+            )
+    _check_encoder(manifest, config)
+    _check_gpus(num_workers, use_gpu)
+
+
+def build_trainer(
+    store: Store,
+    corpus: str,
+    config: Config,
+    *,
+    name: str,
+    storage: str,
+    num_workers: int = 1,
+    use_gpu: bool | None = None,
+    callbacks: Sequence[UserCallback] = (),
+    feature_id: str | None = None,
+    folder: str | None = None,
+) -> TorchTrainer:
+    """The training of `config` as Ray wants it; Ray must be initialised.
+
+    name, storage: Ray keeps what it knows under `<storage>/<name>` of the store, where an equal call continues.
+    feature_id: default: the features in use. folder: of a run, which gets its history, checkpoints to continue from
+    and in the end its model; None for a trial, which only reports scores.
+    """
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from lnln.train.controller import RunNotes
+    from lnln.train.worker import TrainJob, train_worker
+
+    num_gpus = int(ray.cluster_resources().get("GPU", 0))
+    if use_gpu and num_gpus < num_workers:
+        raise RefusedError(f"{num_workers} workers need a GPU each, Ray has {num_gpus}")
+    if feature_id is None:
+        feature_id = read_features(store, corpus).feature_id
+    job = TrainJob(store.url, corpus, feature_id, config, None if folder is None else f"{folder}/model")
+    filesystem, path = store.arrow(storage)
+    notes: list[Any] = [] if folder is None else [RunNotes(store.url, folder)]
+    return TorchTrainer(
+        train_worker,  # type: ignore[arg-type]
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=num_workers, use_gpu=num_gpus >= num_workers if use_gpu is None else use_gpu
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            # The best so far, and the newest besides, which Ray never removes.
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=max(1, config.train.num_checkpoints - 1),
+                checkpoint_score_attribute="selected_epoch",
+                checkpoint_score_order="max",
+            ),
+            # A cluster loses machines; here a failure is one, and would be again.
+            failure_config=FailureConfig(  # type: ignore[call-arg]
+                max_failures=3 if cluster_address() else 0, controller_failure_limit=0
+            ),
+            callbacks=[*notes, *callbacks],  # type: ignore[list-item]
+        ),
+    )
+
+
+def refusal(error: BaseException) -> RefusedError | None:
+    """The refusal that a worker raised and Ray wrapped, if `error` is or holds one."""
+    seen: list[BaseException] = [error]
+    while seen:
+        current = seen.pop()
+        if isinstance(current, RefusedError):
+            return current
+        inner = [current.__cause__, getattr(current, "_base_exc", None), getattr(current, "controller_failure", None)]
+        inner += getattr(current, "worker_failures", {}).values()
+        seen += [each for each in inner if isinstance(each, BaseException)]
+    return None
+
+
+@contextmanager
+def _refusing(run_id: str) -> Iterator[None]:
+    """Ray's errors as ours, and Ctrl-C as Python means it: Ray takes that signal and ends with SystemExit."""
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if in_main else None
+    from ray.train import TrainingFailedError
+
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    except TrainingFailedError as error:
+        refused = refusal(error)
+        if refused is not None:
+            raise RefusedError(str(refused)) from None
+        failures = getattr(error, "worker_failures", {})
+        causes = [f"worker {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items())]
+        raise RuntimeError(
+            f"training of run {run_id} failed ({'; '.join(causes) or _last_line(error)}); "
+            "the same arguments continue it"
+        ) from error
+    finally:
+        if in_main:
+            signal.signal(signal.SIGINT, handler)
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+
+
+def _summary(result: Result, num_workers: int) -> dict[str, Any]:
+    """result.json: what the workers found, and what they ran on."""
+    found: dict[str, Any] = dict(result.return_value)  # type: ignore[attr-defined]
+    history = found["history"]
+    seconds = sum(record["train_seconds"] + record["validation_seconds"] for record in history)
+    return {
+        **found,
+        "validation": history[found["best_epoch"] - 1]["validation"],
+        "num_workers": num_workers,
+        "seconds": round(seconds, 3),
+        "versions": {"lnln": __version__, **{package: version(package) for package in ("torch", "ray")}},
+    }
+
+
+def _check_encoder(manifest: FeatureManifest, config: Config) -> None:
+    from lnln.models.text_encoder import TINY, load_text_encoder
+
+    name, needed = config.model.text_encoder, manifest.tokenizer.vocabulary_size
+    # Both have this vocabulary, so the usual case costs no look at the encoder.
+    known = int(str(TINY["vocab_size"])) if name in ("tiny", "minilm") else load_text_encoder(name).vocabulary_size
+    if known < needed:
+        raise RefusedError(
+            f"text encoder {name!r} knows {known} ids, corpus {manifest.corpus!r} has ids of a vocabulary of {needed} "
+            f"({manifest.tokenizer.name}); set model.text_encoder to one with its vocabulary"
+        )
+
+
+def _check_gpus(num_workers: int, use_gpu: bool | None) -> None:
+    import ray
+    import torch
+
+    if use_gpu and not cluster_address() and not ray.is_initialized() and torch.cuda.device_count() < num_workers:
+        raise RefusedError(f"{num_workers} workers need a GPU each, this machine has {torch.cuda.device_count()}")

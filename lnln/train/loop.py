@@ -1,0 +1,202 @@
+"""Training as one worker sees it, in plain torch: epochs of steps, validation, what to keep.
+
+    loop = Loop(model, config, train_batches, validation_batches, labels, label_range, ranks, device)
+    for record in loop.epochs(): ...                  # rank 0 saves loop.checkpoint() in between
+    loop.restore(checkpoint)                          # and goes on exactly as if it had never stopped
+
+Every epoch seeds torch by (seed, epoch, rank), so what a run does next hangs on its checkpoint alone. The gradient is
+that of the whole batch over all workers, so their number changes the curve by no more than rounding, dropout aside.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.parallel import DistributedDataParallel
+
+from lnln.batches import Batch, EvaluationBatches, TrainBatches
+from lnln.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from lnln.config import Config
+from lnln.errors import RefusedError
+from lnln.losses import loss_terms, total_loss
+from lnln.metrics import score
+from lnln.train.average import WeightAverage
+from lnln.train.finite import FiniteWatch
+from lnln.train.ranks import Ranks
+from lnln.train.schedule import rate_factor
+
+
+class Loop:
+    """One worker of one run.
+
+    model: on `device`. labels: (N,) of the validation utterances, NaN where unlabelled.
+    history: one JSON-able record per finished epoch. best_epoch: from 1, 0 before the first.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: Config,
+        train: TrainBatches,
+        validation: EvaluationBatches,
+        labels: NDArray[np.float32],
+        label_range: tuple[float, float],
+        ranks: Ranks,
+        device: torch.device,
+    ) -> None:
+        self.config, self.history, self.best_epoch, self.best_score = config, list[dict[str, Any]](), 0, math.inf
+        self._model, self._train, self._validation = model, train, validation
+        self._labels, self._label_range, self._ranks, self._device = labels, label_range, ranks, device
+        self._forward = _distributed(model, device) if ranks.world > 1 else model
+        groups = model.parameter_groups(config.train)  # type: ignore[operator]
+        self._optimizer = torch.optim.AdamW(groups, fused=device.type in ("cpu", "cuda"))
+        self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        decay = config.train.average_decay
+        self._average = WeightAverage(model, decay) if decay > 0 else None
+
+    @property
+    def is_done(self) -> bool:
+        """All epochs are trained, or `patience` of them brought nothing better."""
+        done = len(self.history)
+        patience = self.config.train.patience
+        return done >= self.config.train.epochs or (0 < patience <= done - self.best_epoch)
+
+    def epochs(self) -> Iterator[dict[str, Any]]:
+        """Train what is left, epoch by epoch; yields each one's record, equal on all workers."""
+        while not self.is_done:
+            epoch, started = len(self.history), time.perf_counter()
+            losses, learning_rate = self._train_epoch(epoch)
+            trained = time.perf_counter()
+            validation = self._validate()
+            ended = time.perf_counter()
+            record = {
+                "epoch": epoch + 1,
+                "loss": losses,
+                "learning_rate": learning_rate,
+                "validation": validation,
+                "score": sum(scores["mae"] for scores in validation.values()) / len(validation),
+                "train_seconds": round(trained - started, 3),
+                "validation_seconds": round(ended - trained, 3),
+            }
+            record = self._ranks.from_first(record)
+            self.history.append(record)
+            if record["score"] < self.best_score:
+                self.best_epoch, self.best_score = record["epoch"], record["score"]
+            yield record
+
+    def checkpoint(self) -> Checkpoint:
+        """The run as it stands between two epochs. Its tensors are the live ones: save it before going on."""
+        return Checkpoint(
+            weights=self._model.state_dict(),
+            average=None if self._average is None else self._average.values,
+            optimizer=optimizer_tensors(self._model, self._optimizer),
+            progress={"history": self.history, "best_epoch": self.best_epoch, "best_score": self.best_score},
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Become what `checkpoint` was taken from."""
+        self._model.load_state_dict(checkpoint.weights)
+        restore_optimizer(self._model, self._optimizer, checkpoint.optimizer)
+        if self._average is not None:
+            assert checkpoint.average is not None, "a run with an average saves it"
+            self._average.load(checkpoint.average)
+        self.history = list(checkpoint.progress["history"])
+        self.best_epoch, self.best_score = checkpoint.progress["best_epoch"], checkpoint.progress["best_score"]
+
+    def _train_epoch(self, epoch: int) -> tuple[dict[str, float], float]:
+        """Loss terms as means over the utterances, the weighted total among them, and the rate of the last step."""
+        train = self.config.train
+        self._ranks.seed(train.seed, epoch)
+        self._model.train()
+        watch = FiniteWatch(self._ranks, epoch)
+        sums: dict[str, Tensor] = {}
+        factor = 0.0
+        for step, batch in enumerate(self._train.epoch(epoch)):
+            factor = rate_factor(train, len(self._train), epoch, step)
+            terms, total = self._backward(batch, self._train.size(step))
+            # Without a limit this only measures the norm.
+            norm = nn.utils.clip_grad_norm_(self._model.parameters(), train.clip_norm or math.inf)
+            watch.add(step, batch.utterance_ids, terms, norm)
+            for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+            if self._average is not None:
+                self._average.update(self._model, epoch * len(self._train) + step)
+            for name, term in {"total": total, **terms}.items():
+                value = (batch.weight * term.detach()).sum(dtype=torch.float64)
+                sums[name] = sums[name] + value if name in sums else value
+        watch.check()
+        num_utterances = sum(self._train.size(step) for step in range(len(self._train)))
+        means = self._ranks.sum(torch.stack(list(sums.values()))) / num_utterances
+        return dict(zip(sums, means.tolist(), strict=True)), train.learning_rate * factor
+
+    def _backward(self, batch: Batch, num_utterances: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Loss terms per utterance, their weighted total per utterance, and this worker's share of the gradient."""
+        with self._precision():
+            output = self._forward(batch.corrupted, batch.complete)
+        loss = self.config.loss
+        terms = loss_terms(output, batch, loss)
+        # Workers' gradients are averaged, hence the division by their number.
+        total_loss(terms, batch.weight, loss, num_utterances / self._ranks.world).backward()
+        weighted = [getattr(loss, name) * term.detach() for name, term in terms.items()]
+        return terms, torch.stack(weighted).sum(dim=0)
+
+    def _validate(self) -> dict[str, dict[str, float]]:
+        """Metrics by missing rate, of the weights that would be kept; the same on all workers."""
+        predictions = self._ranks.sum(self._predict()).cpu().numpy()
+        scores: dict[str, dict[str, float]] | None = None
+        if self._ranks.is_first and np.isfinite(predictions).all():
+            labelled = ~np.isnan(self._labels)
+            scores = {
+                str(spec.rates[0]): score(predictions[view, labelled], self._labels[labelled], self._label_range)
+                for view, spec in enumerate(self._validation.specs)
+                if spec.rates is not None
+            }
+        scores = self._ranks.from_first(scores)
+        if scores is None:
+            raise RefusedError(
+                f"validation after epoch {len(self.history) + 1} predicts numbers that are not finite; "
+                "the last checkpoint stays; lower train.learning_rate"
+            )
+        return scores
+
+    @torch.no_grad()
+    def _predict(self) -> Tensor:
+        """(views, utterances) sentiment where this worker is responsible, else 0: the sum over workers is exact."""
+        predictions = torch.zeros(self._validation.shape, device=self._device)
+        weights = self._model.state_dict() if self._average is None else self._average.values
+        self._model.eval()
+        for batch in self._validation:
+            with self._precision():
+                output = functional_call(self._model, weights, (batch.inputs,))
+            view, utterance = torch.from_numpy(batch.view), torch.from_numpy(batch.utterance)
+            predictions[view.to(self._device), utterance.to(self._device)] = output.sentiment.float()
+        return predictions
+
+    def _precision(self) -> torch.autocast:
+        enabled = self.config.train.precision == "bfloat16"
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def _distributed(model: nn.Module, device: torch.device) -> nn.Module:
+    """`model` with gradients averaged over the workers.
+
+    find_unused_parameters keeps the order in which gradients are summed from changing after the first step: a run that
+    is continued begins with a first step of its own, and has to round as the uninterrupted one does.
+    """
+    return DistributedDataParallel(
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        find_unused_parameters=True,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )

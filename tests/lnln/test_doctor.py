@@ -1,0 +1,68 @@
+"""The doctor names what is wrong, and never fails itself."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from lnln import doctor
+
+
+def findings(store: str) -> dict[str, doctor.Finding]:
+    return {finding.topic: finding for finding in doctor.examine(store)}
+
+
+@pytest.fixture(autouse=True)
+def _no_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DASK_SCHEDULER_ADDRESS", "RAY_ADDRESS", "PREFECT_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_plain_machine_with_a_folder_is_fine(tmp_path: Path) -> None:
+    found = findings(str(tmp_path / "store"))
+    assert found["store"].level == "fine"
+    assert found["Dask"].level == found["Ray"].level == found["Prefect"].level == "fine"
+    assert found["text encoder"].level == "fine"
+
+
+def test_a_store_that_cannot_be_written_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    found = findings(str(tmp_path / "file" / "store"))
+    assert found["store"].level == "wrong" and str(tmp_path / "file") in found["store"].text
+
+
+def test_services_that_do_not_answer_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = closed_port()
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", f"tcp://127.0.0.1:{port}")
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+    found = findings(str(tmp_path))
+    for topic in ("Dask", "Ray", "Prefect"):
+        assert found[topic].level == "wrong" and str(port) in found[topic].text
+
+
+def test_a_service_that_answers_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        assert findings(str(tmp_path))["Ray"].level == "fine"
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://", "127.0.0.1:notaport", "host:99999999"])
+def test_an_address_that_is_none_is_wrong(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
+    assert findings(str(tmp_path))["Dask"].level == "wrong"
+
+
+def test_a_version_that_breaks_prefect_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = doctor.metadata.version
+    monkeypatch.setattr(doctor.metadata, "version", lambda name: "0.155.0" if name == "fastapi" else real(name))
+    wrong = [finding for finding in doctor.examine(str(tmp_path)) if finding.level == "wrong"]
+    assert ["fastapi 0.155.0" in finding.text for finding in wrong] == [True]

@@ -1,0 +1,198 @@
+"""Running plans: order, failures, bounded work in flight; the same in this process and on Dask."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lnln.errors import RefusedError
+from pipelines import execute
+from pipelines.execute import StageFailedError, dask_client, run
+from pipelines.plan import Job, Plan
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def square(number: int) -> int:
+    time.sleep(0.01 * (3 - number % 3))  # so that jobs end in another order than they began
+    return number * number
+
+
+def fail(number: int) -> int:
+    if number % 2:
+        raise ValueError(f"no\n{number}")
+    raise RefusedError("shard x is damaged; import it again")
+
+
+def die() -> None:
+    os._exit(1)
+
+
+def leave_mark(folder: Path, number: int) -> int:
+    (folder / str(number)).touch()
+    time.sleep(0.05)
+    return number
+
+
+def squares(count: int) -> tuple[Job, ...]:
+    return tuple(Job(f"square {i}", square, {"number": i}) for i in range(count))
+
+
+@pytest.fixture(scope="module", params=["here", pytest.param("dask", marks=pytest.mark.slow)])
+def client(request: pytest.FixtureRequest) -> Iterator[Client | None]:
+    with dask_client(Settings(dask="none" if request.param == "here" else "local")) as made:
+        yield made
+
+
+def test_results_come_in_the_order_of_the_plan(client: Client | None) -> None:
+    assert run(Plan("squares", squares(9)), client) == [i * i for i in range(9)]
+
+
+def test_an_empty_plan(client: Client | None) -> None:
+    assert run(Plan("nothing", ()), client) == []
+
+
+def test_failures_stop_no_other_job_and_are_listed_in_order(client: Client | None) -> None:
+    done: list[tuple[str, Any]] = []
+    jobs = (Job("odd", fail, {"number": 1}), *squares(4), Job("even", fail, {"number": 2}))
+    with pytest.raises(StageFailedError) as caught:
+        run(Plan("mixed", jobs), client, on_done=lambda job, result: done.append((job.name, result)))
+    assert sorted(done) == [(f"square {i}", i * i) for i in range(4)]
+    assert isinstance(caught.value, RefusedError)
+    assert list(caught.value.failures.items()) == [
+        ("odd", "ValueError: no 1"),
+        ("even", "shard x is damaged; import it again"),
+    ]
+    assert str(caught.value) == (
+        "mixed: 2 of 6 jobs failed (odd: ValueError: no 1; even: shard x is damaged; import it again); "
+        "the same command does what is missing once the cause is mended"
+    )
+    assert caught.value.__cause__ is not None
+    assert pickle.loads(pickle.dumps(caught.value)).failures == caught.value.failures
+
+
+def test_many_failures_stay_one_readable_line(client: Client | None) -> None:
+    with pytest.raises(StageFailedError, match="20 of 20 jobs failed .*; and 15 more") as caught:
+        run(Plan("all", tuple(Job(f"job {i}", fail, {"number": 1}) for i in range(20))), client)
+    assert len(caught.value.failures) == 20
+    assert "\n" not in str(caught.value)
+
+
+def test_what_on_done_raises_ends_the_stage(client: Client | None) -> None:
+    def refuse(job: Job, result: object) -> None:
+        raise RefusedError("the store is full")
+
+    with pytest.raises(RefusedError, match="the store is full"):
+        run(Plan("squares", squares(3)), client, on_done=refuse)
+    assert run(Plan("squares", squares(3)), client) == [0, 1, 4]
+
+
+def test_no_bar_where_standard_error_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    run(Plan("squares", squares(2)))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_on_standard_error_where_it_is_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    run(Plan("squares", squares(2)))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "squares" in err
+    assert "2/2" in err
+    run(Plan("squares", squares(2)), progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1", "foo://127.0.0.1:1", "tcp://127.0.0.1:1"])
+def test_an_address_without_a_scheduler_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "CONNECT_TIMEOUT_SECONDS", 1)
+    with (
+        pytest.raises(RefusedError, match=r"no Dask scheduler answers at .*LNLN_DASK"),
+        dask_client(Settings(dask=address)),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_few_jobs_are_in_flight_at_once(tmp_path: Path) -> None:
+    with dask_client(Settings(dask="local")) as client:
+        assert client is not None
+        limit = execute.JOBS_PER_THREAD * sum(client.nthreads().values())
+        seen: list[int] = []
+        jobs = tuple(Job(f"job {i}", leave_mark, {"folder": tmp_path, "number": i}) for i in range(4 * limit))
+        run(Plan("marks", jobs), client, on_done=lambda *_: seen.append(len(list(tmp_path.iterdir()))))
+    assert all(started <= ended + limit for ended, started in enumerate(seen, start=1))
+    assert seen[-1] == 4 * limit
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_takes_no_other_job_with_it() -> None:
+    jobs = (*squares(3), Job("killer", die), *(Job(f"more {i}", square, {"number": i}) for i in range(3)))
+    with dask_client(Settings(dask="local")) as client, pytest.raises(StageFailedError) as caught:
+        run(Plan("deaths", jobs), client)
+    assert list(caught.value.failures) == ["killer"]
+    assert "memory" in caught.value.failures["killer"]
+
+
+@pytest.mark.slow
+def test_a_cluster_of_its_own_and_the_end_of_its_scheduler(tmp_path: Path) -> None:
+    """A scheduler and a worker as an operator starts them, joined by address; then the scheduler is killed."""
+    file = tmp_path / "scheduler.json"
+    quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    scheduler = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+         "--scheduler-file", str(file)], **quiet,
+    )  # fmt: skip
+    workers = [scheduler]
+    try:
+        deadline = time.monotonic() + 60
+        while not (file.exists() and file.stat().st_size):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        workers.append(
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "distributed.cli.dask_worker",
+                    "--scheduler-file",
+                    str(file),
+                    "--no-dashboard",
+                    "--host",
+                    "127.0.0.1",
+                    "--nthreads",
+                    "1",
+                    "--local-directory",
+                    str(tmp_path),
+                ],
+                **quiet,
+            )  # fmt: skip
+        )
+        address = json.loads(file.read_text())["address"]
+        with dask_client(Settings(dask=address)) as client:
+            assert client is not None
+            client.wait_for_workers(1, timeout=60)
+            assert run(Plan("squares", squares(5)), client) == [0, 1, 4, 9, 16]
+            threading.Timer(0.5, scheduler.send_signal, [signal.SIGKILL]).start()
+            slow = tuple(Job(f"mark {i}", leave_mark, {"folder": tmp_path, "number": i}) for i in range(200))
+            with pytest.raises(RefusedError, match="was lost before job"):
+                run(Plan("marks", slow), client)
+    finally:
+        for process in reversed(workers):
+            process.kill()
+            process.wait()
