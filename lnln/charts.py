@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lnln.evaluations import PLAIN_NUMBERS, Evaluation
@@ -22,8 +22,8 @@ BASELINES = {
 }
 
 
-def draw_robustness(evaluations: Sequence[Evaluation], path: Path) -> None:
-    """Write a PNG to `path`: MAE and two-class accuracy over the missing rate, one row of panels per corpus.
+def draw_robustness(evaluations: Sequence[Evaluation]) -> bytes:
+    """A PNG: MAE and two-class accuracy over the missing rate, one row of panels per corpus.
 
     Lines are means over mask seeds, bands 95% bootstrap intervals over utterances, grey lines what needs no model.
     """
@@ -54,7 +54,9 @@ def draw_robustness(evaluations: Sequence[Evaluation], path: Path) -> None:
         title="mean over mask seeds, band: 95% interval over utterances, grey: no model",
         title_fontsize=8.5,
     )
-    figure.savefig(path, metadata={"Software": "lnln"})
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": "lnln"})
+    return out.getvalue()
 
 
 def _draw_panel(axes: Axes, evaluations: Sequence[Evaluation], metric: str, looks: dict[int, int]) -> None:

@@ -67,23 +67,17 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         for name, values in tensors.items():
             save_file(_independent(values), beside / name)
         files = {name: describe_file(beside / name) for name in tensors}
-        state = {"format": FORMAT, "files": files, "progress": checkpoint.progress}
-        (beside / STATE).write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        content = {"format": FORMAT, "files": files, "progress": checkpoint.progress}
+        _write_json(beside / STATE, {"content": content, "sha256": _digest(content)})
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`, on the CPU. RefusedError names the file that is missing or damaged."""
-    try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        files, progress, version = state["files"], dict(state["progress"]), state["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RefusedError(
-            f"checkpoint {folder.name}: {STATE} is missing or damaged ({type(error).__name__})"
-        ) from error
-    if version != FORMAT:
-        raise RefusedError(f"checkpoint {folder.name} has format {version}, this version reads {FORMAT}")
+    content = _read_state(folder)
+    if content["format"] != FORMAT:
+        raise RefusedError(f"checkpoint {folder.name} has format {content['format']}, this version reads {FORMAT}")
     tensors = {}
-    for name, expected in files.items():
+    for name, expected in content["files"].items():
         if name not in (WEIGHTS, AVERAGE, OPTIMIZER):
             raise RefusedError(f"checkpoint {folder.name}: {STATE} names an unknown file {name!r}")
         path = folder / name
@@ -92,7 +86,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         tensors[name] = _read(path)
     if not {WEIGHTS, OPTIMIZER} <= tensors.keys():
         raise RefusedError(f"checkpoint {folder.name}: {STATE} must name {WEIGHTS} and {OPTIMIZER}")
-    return Checkpoint(tensors[WEIGHTS], tensors.get(AVERAGE), tensors[OPTIMIZER], progress)
+    return Checkpoint(tensors[WEIGHTS], tensors.get(AVERAGE), tensors[OPTIMIZER], content["progress"])
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -133,8 +127,7 @@ def save_model(folder: Path, model: nn.Module, manifest: FeatureManifest) -> Non
         card.touch()  # else huggingface_hub writes one of its own; `lnln publish` writes ours
         model.save_pretrained(beside)  # type: ignore[operator]
         card.unlink()
-        contract = feature_contract(manifest)
-        (beside / FEATURES).write_text(json.dumps(contract, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        _write_json(beside / FEATURES, feature_contract(manifest))
         if manifest.tokenizer == UNCASED:
             (beside / TOKENIZER).write_bytes(tokenizer_bytes())
 
@@ -177,6 +170,28 @@ def _appearing(folder: Path) -> Iterator[Path]:
 def _independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU that share no memory, as safetensors wants them (tied weights do)."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    """What the checkpoint's own description says, once it is known to be as it was written."""
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        content: dict[str, Any] = state["content"]
+        is_whole = state["sha256"] == _digest(content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = type(error).__name__
+        raise RefusedError(f"checkpoint {folder.name}: {STATE} is missing or damaged ({reason})") from error
+    if not is_whole:
+        raise RefusedError(f"checkpoint {folder.name}: {STATE} does not have the SHA-256 it states")
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from lnln.evaluations import Evaluation, format_interval, format_score
-from lnln.metrics import TITLES
 from lnln.markdown import code, escape, table
+from lnln.metrics import TITLES
 
 SYNTHETIC = (
     "**The corpus is synthetic**: a small grammar of sentiment phrases made by this project. "

@@ -120,9 +120,13 @@ class PublishedModel:
             ) from error
 
 
+def is_model_name(name: str) -> bool:
+    return re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name) is not None
+
+
 def check_name(name: str, what: str = "model name") -> str:
     """`name` if it can be part of a path and of a reference anywhere, else RefusedError."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
+    if not is_model_name(name):
         raise RefusedError(f"a {what} is 1 to 64 of a-z, 0-9, - and _, beginning with a letter or digit; got {name!r}")
     return name
 

@@ -10,6 +10,7 @@ every time they are opened.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lnln.config import Config, CorruptionConfig
 from lnln.data.store import Store
 from lnln.errors import RefusedError
-from lnln.model_catalog import Version, read_model, resolve
+from lnln.model_catalog import Version, is_model_name, read_model, resolve
 from lnln.model_files import MANIFEST, ModelFile, ModelManifest, cache_folder, describe, fetch_folder, is_whole
 from lnln.runs import Run, load_run, run_folder
 
@@ -61,16 +62,17 @@ def open_model(store: Store, reference: str) -> OpenedModel:
 
     Raises RefusedError for an unknown reference, an unfinished run, and a damaged file, by name.
     """
-    if (Path(reference) / WEIGHTS).is_file():
+    if _is_model_folder(reference):
         return _open_folder(Path(reference))
     if not reference:
         raise RefusedError("expected a run, a published model or a folder with model.safetensors, got nothing")
-    is_name = all(sign.isalnum() or sign in "_.-" for sign in reference) and set(reference) != {"."}
-    if is_name and store.exists(f"{run_folder(reference)}/run.json"):
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", reference) and store.exists(
+        f"{run_folder(reference)}/run.json"
+    ):
         return _open_run(store, load_run(store, reference))
     if "@" in reference:
         return _open_version(store, resolve(store, reference))
-    if is_name and reference == reference.lower() and "." not in reference and read_model(store, reference) is not None:
+    if is_model_name(reference) and read_model(store, reference) is not None:
         return _open_version(store, resolve(store, reference))
     raise RefusedError(
         f"{reference!r} is no run and no model of {store.url}, and no folder with {WEIGHTS}; "
@@ -102,6 +104,13 @@ def run_manifest(run: Run) -> ModelManifest:
     """The files of the model that `run` ended with, as its result lists them."""
     files = (ModelFile(name, int(entry["num_bytes"]), str(entry["sha256"])) for name, entry in run.files.items())
     return ModelManifest.from_bytes(ModelManifest(tuple(files)).to_bytes(), f"{run.folder}/result.json")
+
+
+def _is_model_folder(reference: str) -> bool:
+    try:
+        return (Path(reference) / WEIGHTS).is_file()
+    except OSError:  # too long for a path, or not to be looked into
+        return False
 
 
 def _open_run(store: Store, run: Run) -> OpenedModel:

@@ -13,7 +13,7 @@ import io
 import re
 import secrets
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -46,12 +46,11 @@ def report(store: Store, names: Sequence[str], folder: Path | str) -> Path:
     except OSError as error:
         raise RefusedError(f"cannot write a report to {folder}: {error.strerror}; give another folder") from error
     configs = _write_configs(store, names, folder)
-    _write(folder / "scores.csv", lambda path: path.write_text(scores_csv(evaluations), encoding="utf-8"))
+    _write(folder / "scores.csv", scores_csv(evaluations).encode())
     values = {"evaluations": [evaluation.to_dict() for evaluation in evaluations]}
-    _write(folder / "scores.json", lambda path: path.write_bytes(encode_json(values)))
-    _write(folder / "robustness.png", lambda path: draw_robustness(evaluations, path))
-    text = render(evaluations, configs)
-    _write(folder / "index.md", lambda path: path.write_text(text, encoding="utf-8"))
+    _write(folder / "scores.json", encode_json(values))
+    _write(folder / "robustness.png", draw_robustness(evaluations))
+    _write(folder / "index.md", render(evaluations, configs).encode())
     return folder / "index.md"
 
 
@@ -194,17 +193,16 @@ def _write_configs(store: Store, names: Sequence[str], folder: Path) -> dict[str
         if opened.config is None:
             continue
         file = f"config-{opened.config.fingerprint()}.yaml"
-        text = yaml.safe_dump(opened.config.to_dict(), sort_keys=False)
-        _write(folder / file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+        _write(folder / file, yaml.safe_dump(opened.config.to_dict(), sort_keys=False).encode())
         written[opened.reference] = file
     return written
 
 
-def _write(path: Path, fill: Callable[[Path], object]) -> None:
-    """Whole or absent: `fill` writes a file beside, which then takes the name."""
-    beside = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+def _write(path: Path, data: bytes) -> None:
+    """Whole or absent: a file beside takes the name."""
+    beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        fill(beside)
+        beside.write_bytes(data)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 CLS, SEP, UNKNOWN = 101, 102, 100
 # Word ids of bert-base-uncased: the sign of the label decides which of the two lists a word comes from.
@@ -21,7 +22,7 @@ def mmsa_split(num: int, seed: int, *, text: int = 10, audio: int = 7, vision: i
     audio_lengths = random.integers(1, audio + 1, num)
     vision_lengths = random.integers(1, vision + 1, num)
     audio_lengths[0], vision_lengths[-1] = 0, 0
-    frames = {
+    frames: dict[str, NDArray[np.float32]] = {
         "audio": random.normal(0, 1, (num, audio, 4)).astype(np.float32) + label[:, None, None].astype(np.float32) / 2,
         "vision": random.normal(0, 1, (num, vision, 3)).astype(np.float32) - label[:, None, None].astype(np.float32),
     }

@@ -44,7 +44,9 @@ def finished_run(store: Store, manifest: FeatureManifest, seed: int = 1, score: 
     """A run on `manifest` whose model is random from `seed`; returns its id."""
     made = Config.from_dict({**TINY, "train": {"seed": seed}, **config})
     torch.manual_seed(seed)
-    model = build_model(made.model, manifest.spec(), manifest.statistics)
+    model = build_model(
+        made.model, manifest.spec(), {str(name): values for name, values in manifest.statistics.items()}
+    )
     run_id = run_id_for(made, manifest.corpus, manifest)
     folder = run_folder(run_id)
     with tempfile.TemporaryDirectory() as temporary:

@@ -153,12 +153,13 @@ class _Recorder:
         self.save()
         record = _trial_record(trial, self._empty.configured_weights)
         weights = ", ".join(f"{name} {value:.3g}" for name, value in record.weights.items())
+        shown = f"trial {record.number} with {weights}{' (as configured)' if record.is_configured else ''}"
         if record.valid_mae is None:
-            text = f"trial {record.number} failed: {record.reason}"
+            text = f"{shown} failed: {record.reason}"
         else:
             num_complete = _count(self._study, TrialState.COMPLETE)
-            text = f"trial {num_complete} of {self._num_trials}: validation MAE {record.valid_mae:.4f}"
-        sys.stderr.write(f"{text} ({weights}{'; as configured' if record.is_configured else ''})\n")
+            text = f"{shown}: validation MAE {record.valid_mae:.4f}, {num_complete} of {self._num_trials} done"
+        sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
 

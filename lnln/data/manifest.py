@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lnln.data.name_list import add_name, read_names
 from lnln.data.schema import MODALITIES, SPLITS, FeatureSpec, Modality, Split
 from lnln.data.store import Store, encode_json
 from lnln.errors import RefusedError
@@ -168,7 +169,7 @@ def commit_features(store: Store, manifest: FeatureManifest) -> FeatureManifest:
     committed = _commit(store, manifest, FeatureManifest)
     current = encode_json({"feature_id": committed.feature_id})
     store.update(f"{manifest.corpus}/features/current.json", lambda _: current)
-    _add_to_list(store, "corpora.json", manifest.corpus)
+    add_name(store, "corpora.json", manifest.corpus)
     return committed
 
 
@@ -191,7 +192,7 @@ def read_features(store: Store, corpus: str, feature_id: str | None = None) -> F
 def commit_view(store: Store, manifest: ViewManifest) -> ViewManifest:
     """Make a view exist. Its shards must be written before. Returns the manifest in force, as `commit_features`."""
     committed = _commit(store, manifest, ViewManifest)
-    _add_to_list(store, f"{manifest.corpus}/views/{manifest.feature_id}/index.json", manifest.view_id)
+    add_name(store, f"{manifest.corpus}/views/{manifest.feature_id}/index.json", manifest.view_id)
     return committed
 
 
@@ -202,12 +203,12 @@ def read_view(store: Store, corpus: str, feature_id: str, view_id: str) -> ViewM
 
 def list_corpora(store: Store) -> list[str]:
     """The corpora of the store, by name."""
-    return _read_list(store, "corpora.json")
+    return read_names(store, "corpora.json")
 
 
 def list_views(store: Store, corpus: str, feature_id: str) -> list[str]:
     """The ids of the views that exist for these features, sorted."""
-    return _read_list(store, f"{check_corpus_name(corpus)}/views/{feature_id}/index.json")
+    return read_names(store, f"{check_corpus_name(corpus)}/views/{feature_id}/index.json")
 
 
 ManifestT = TypeVar("ManifestT", FeatureManifest, ViewManifest)
@@ -294,28 +295,3 @@ def _decode(content: dict[str, Any], cls: type[ManifestT]) -> ManifestT:
 
 def _decode_split(value: dict[str, Any]) -> SplitEntry:
     return SplitEntry(value["num_utterances"], tuple(ShardEntry(**shard) for shard in value["shards"]))
-
-
-def _add_to_list(store: Store, path: str, name: str) -> None:
-    def add(before: bytes | None) -> bytes:
-        names = [] if before is None else _decode_list(store, path, before)
-        return encode_json(sorted({*names, name}))
-
-    store.update(path, add)
-
-
-def _read_list(store: Store, path: str) -> list[str]:
-    try:
-        return _decode_list(store, path, store.read(path))
-    except FileNotFoundError:
-        return []
-
-
-def _decode_list(store: Store, path: str, data: bytes) -> list[str]:
-    try:
-        names = json.loads(data)
-    except ValueError:
-        names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise RefusedError(f"{store.url}/{path} must hold a list of names; restore it or remove it")
-    return list(names)

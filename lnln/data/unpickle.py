@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lnln.errors import RefusedError
 
-# Harmless whatever they are called with. `bytes` and `bytearray` are not: they allocate as much as they are told.
+# Harmless whatever they are called with. `bytes(n)` and `bytearray(n)` are not: they take as much memory as they like.
 _BUILTINS: dict[str, type] = {
     kind.__name__: kind for kind in (bool, int, float, complex, str, list, tuple, dict, set, frozenset)
 }
@@ -159,11 +159,20 @@ def _bytes_from_text(text: Any, codec: Any) -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes(*arguments: Any) -> bytes:
+    """How protocols 0 to 2 write the empty bytes: `bytes()`."""
+    if arguments:
+        raise RefusedError("it calls 'bytes' with an argument")
+    return b""
+
+
 _NDARRAY = object()
 _STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _StandIn(lambda spec, *_: _DType(spec)),
     ("_codecs", "encode"): _StandIn(_bytes_from_text),
+    ("builtins", "bytes"): _StandIn(_no_bytes),
+    ("__builtin__", "bytes"): _StandIn(_no_bytes),
     **{
         (f"numpy.{core}.{module}", name): _StandIn(function)
         for core in ("core", "_core")

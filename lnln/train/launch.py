@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ray.train import Result, UserCallback
     from ray.train.torch import TorchTrainer
 
-__all__ = ["Run", "build_trainer", "load_run", "ray_session", "refusal", "run_id_for", "train"]
+__all__ = ["Run", "build_trainer", "load_run", "ray_session", "reason_of", "run_id_for", "train"]
 
 
 def train(
@@ -176,6 +176,16 @@ def refusal(error: BaseException) -> RefusedError | None:
     return None
 
 
+def reason_of(error: BaseException) -> str:
+    """Why a training failed, in one line: a worker's refusal, else the last line of each worker's error."""
+    refused = refusal(error)
+    if refused is not None:
+        return str(refused)
+    failures = getattr(error, "worker_failures", {})
+    causes = [f"worker {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items())]
+    return "; ".join(causes) or _last_line(error)
+
+
 @contextmanager
 def _refusing(run_id: str) -> Iterator[None]:
     """Ray's errors as ours, and Ctrl-C as Python means it: Ray takes that signal and ends with SystemExit."""
@@ -188,14 +198,10 @@ def _refusing(run_id: str) -> Iterator[None]:
     except SystemExit:
         raise KeyboardInterrupt from None
     except TrainingFailedError as error:
-        refused = refusal(error)
-        if refused is not None:
-            raise RefusedError(str(refused)) from None
-        failures = getattr(error, "worker_failures", {})
-        causes = [f"worker {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items())]
+        if refusal(error) is not None:
+            raise RefusedError(reason_of(error)) from None
         raise RuntimeError(
-            f"training of run {run_id} failed ({'; '.join(causes) or _last_line(error)}); "
-            "the same arguments continue it"
+            f"training of run {run_id} failed ({reason_of(error)}); the same arguments continue it"
         ) from error
     finally:
         if in_main:

@@ -54,7 +54,9 @@ def train_worker(arguments: dict[str, TrainJob]) -> dict[str, Any]:
     store = Store(job.store_url)
     manifest = read_features(store, job.corpus, job.feature_id)
     torch.manual_seed(job.config.train.seed)
-    model = build_model(job.config.model, manifest.spec(), manifest.statistics).to(device)
+    model = build_model(job.config.model, manifest.spec(), {str(m): s for m, s in manifest.statistics.items()}).to(
+        device
+    )
     loop = _loop(model, job.config, store, manifest, ranks, device)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
@@ -111,7 +113,7 @@ def _report(loop: Loop, record: dict[str, Any], ranks: Ranks, keep: bool) -> Non
     metrics = {
         "epoch": record["epoch"],
         "valid_mae": record["score"],
-        **{f"valid_mae@{rate}": scores["mae"] for rate, scores in record["validation"].items()},
+        "valid_mae_by_rate": {rate: scores["mae"] for rate, scores in record["validation"].items()},
         "best_valid_mae": loop.best_score,
         # By this Ray keeps the best checkpoint: the epoch itself where it is the best so far.
         "selected_epoch": record["epoch"] if record["epoch"] == loop.best_epoch else 0,

@@ -36,7 +36,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
 
-    def do_PUT(self) -> None:  # noqa: N802
+    def do_PUT(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
         create, match = self.headers.get("If-None-Match"), self.headers.get("If-Match")
         if self.server.refuses_conditions and (create or match):
@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return None
         return self._answer(200, b"", ETag=f'"{_md5(data)}"')
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         found = self.server.objects.get(self.path.partition("?")[0])
         if found is None:
             return self._answer(404, _error("NoSuchKey"))
@@ -63,12 +63,12 @@ class _Handler(BaseHTTPRequestHandler):
         metadata = {"x-amz-meta-writer": writer} if writer else {}
         return self._answer(200, data, ETag=f'"{_md5(data)}"', **metadata)
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         if self.path in ("/bucket", "/bucket/"):
             return self._answer(200, b"")
         return self.do_GET()
 
-    def do_DELETE(self) -> None:  # noqa: N802
+    def do_DELETE(self) -> None:
         self.server.objects.pop(self.path.partition("?")[0], None)
         self._answer(204, b"")
 

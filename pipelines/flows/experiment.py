@@ -1,0 +1,141 @@
+"""The `experiment` flow: from a corpus with its views to a scored and published model.
+
+    study (num_trials > 0) -> train -> evaluate -> publish (publish_as) -> report
+
+A study comes first, and the run then trains with the loss weights of its best trial. The configured weights are the
+study's first trial, so they are used where no other beats them. From Python `experiment(corpus="mosi", num_trials=8)`;
+as a deployment `prefect deployment run experiment/experiment -p corpus=mosi -p num_trials=8` (see `prefect.yaml`).
+
+Each step is a task that calls the library and returns names, never data. Prefect keeps no results: the store knows
+what is done, so a flow that is run again does what is missing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from lnln import markdown
+from lnln.config import Config, config_for
+from lnln.data.store import Store
+from lnln.evaluate import evaluate
+from lnln.evaluations import Evaluation
+from lnln.model_store import publish
+from lnln.report import report
+from lnln.train.launch import train
+from pipelines.flows.features import artifact_key
+from pipelines.settings import Settings
+from tuning.select import best_trial, table, with_weights
+from tuning.sweep import tune
+
+
+@flow(name="experiment", flow_run_name="experiment on {corpus}")
+def experiment(
+    corpus: str,
+    config: str | None = None,
+    overrides: list[str] | None = None,
+    store: str | None = None,
+    num_workers: int = 1,
+    num_trials: int = 0,
+    publish_as: str | None = None,
+) -> dict[str, Any]:
+    """Search the loss weights, train, evaluate over all missing rates, publish, report. What is done is not redone.
+
+    Args:
+        corpus: An imported corpus, such as mosi.
+        config: A config by name or .yaml path. None: the one called like the corpus, if there is one.
+        overrides: Config keys to change, such as train.seed=1112.
+        store: A folder or s3://bucket/prefix. None: LNLN_STORE of the worker's environment, else ./store.
+        num_workers: Train workers of the run, and of each trial.
+        num_trials: Complete trials that the study is to have. 0: no study, the configured loss weights.
+        publish_as: Name in the model store, such as mosi-lnln. None: not published.
+
+    Returns:
+        Names of the study, run, evaluation and model (None where there is none), where the report is, and the mean
+        scores over the missing rates of the test split.
+    """
+    there = Settings.of_flow(store).store
+    chosen = config_for(corpus, config, overrides or [])
+    study: dict[str, Any] = {"study_id": None}
+    if num_trials:
+        study = search_weights(there, corpus, chosen.to_dict(), num_trials, num_workers)
+        chosen = with_weights(chosen, study["weights"])
+    run_id = train_run(there, corpus, chosen.to_dict(), num_workers, config)
+    evaluation = evaluate_run(there, run_id)
+    model = publish_run(there, run_id, publish_as) if publish_as else None
+    report_url = write_report(there, model or run_id, publish_as or run_id)
+    get_run_logger().info("%s: %s, report %s", corpus, model or run_id, report_url)
+    return {
+        "corpus": corpus,
+        "study_id": study["study_id"],
+        "run_id": run_id,
+        "evaluation_id": evaluation["evaluation_id"],
+        "model": model,
+        "report": report_url,
+        "scores": evaluation["scores"],
+    }
+
+
+@task(name="study", cache_policy=NO_CACHE, persist_result=False)
+def search_weights(
+    store: str, corpus: str, config: dict[str, Any], num_trials: int, num_workers: int
+) -> dict[str, Any]:
+    """study_id, and the loss weights of the study's best trial."""
+    study = tune(Store(store), corpus, Config.from_dict(config), num_trials=num_trials, num_workers=num_workers)
+    best = best_trial(study)
+    create_table_artifact(
+        key=artifact_key("study", corpus),
+        table=table(study),
+        description=f"Study {markdown.code(study.study_id)}: trial {best.number} is best.",
+    )
+    return {"study_id": study.study_id, "weights": best.weights}
+
+
+@task(name="train", cache_policy=NO_CACHE, persist_result=False)
+def train_run(store: str, corpus: str, config: dict[str, Any], num_workers: int, config_name: str | None) -> str:
+    """The run's id; an interrupted run continues from its newest checkpoint."""
+    run = train(Store(store), corpus, Config.from_dict(config), num_workers=num_workers, config_name=config_name)
+    return run.run_id
+
+
+@task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)
+def evaluate_run(store: str, run_id: str) -> dict[str, Any]:
+    """The evaluation's id, and its mean scores over the missing rates."""
+    evaluation = evaluate(Store(store), run_id)
+    create_markdown_artifact(
+        key=artifact_key("experiment", evaluation.corpus),
+        markdown=score_table(evaluation),
+        description=f"{run_id} on the {evaluation.split} split",
+    )
+    return {"evaluation_id": evaluation.evaluation_id, "scores": evaluation.mean}
+
+
+@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
+def publish_run(store: str, run_id: str, name: str) -> str:
+    """`name@version`; a run published before keeps its version."""
+    return f"{name}@{publish(Store(store), run_id, name)}"
+
+
+@task(name="report", cache_policy=NO_CACHE, persist_result=False)
+def write_report(store: str, model: str, name: str) -> str:
+    """Where the report on `model` is: in the store, since the worker's own disk may go with the worker."""
+    there = Store(store)
+    with tempfile.TemporaryDirectory(prefix="lnln-report-") as folder:
+        index = report(there, [model], folder)
+        files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path != index)
+        for path in [*files, index]:  # the index last: where it is, what it shows is
+            there.upload(path, f"reports/{name}/{path.relative_to(folder).as_posix()}")
+    return f"{there.url}/reports/{name}/{index.name}"
+
+
+def score_table(evaluation: Evaluation) -> str:
+    """Every metric at every missing rate, as Markdown."""
+    origin = " (synthetic)" if evaluation.synthetic else ""
+    heading = f"# {markdown.escape(evaluation.name)} on {markdown.escape(evaluation.corpus)}{origin}"
+    rows = [{column: markdown.escape(cell) for column, cell in row.items()} for row in evaluation.rows()]
+    return f"{heading}\n\n{markdown.table(rows)}\n"

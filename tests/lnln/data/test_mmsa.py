@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lnln.data import mmsa
+from lnln.data.mmsa import read_mmsa
+from lnln.data.schema import MODALITIES, SPLITS
+from lnln.data.wordpiece import CHINESE, UNCASED, decode, encode
+from lnln.errors import RefusedError
+from tests.corpora import CLS, SEP, mmsa_split
+from tests.real_data import real_data
+
+Raw = dict[str, dict[str, Any]]
+
+
+def make_raw() -> Raw:
+    return {name: mmsa_split(num, seed) for seed, (name, num) in enumerate((("train", 9), ("valid", 4), ("test", 5)))}
+
+
+def read(tmp_path: Path, raw: Any) -> mmsa.MmsaCorpus:
+    path = tmp_path / "corpus.pkl"
+    path.write_bytes(pickle.dumps(raw))
+    return read_mmsa(path)
+
+
+def refusal(tmp_path: Path, raw: Any) -> str:
+    with pytest.raises(RefusedError) as error:
+        read(tmp_path, raw)
+    message = str(error.value)
+    assert "\n" not in message and "corpus.pkl" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.pkl"]
+    return message
+
+
+def test_what_is_read(tmp_path: Path) -> None:
+    raw = make_raw()
+    corpus = read(tmp_path, raw)
+    data = (tmp_path / "corpus.pkl").read_bytes()
+    assert corpus.dims == {"audio": 4, "vision": 3} and corpus.label_range == (-3.0, 3.0)
+    assert corpus.tokenizer == UNCASED and tuple(corpus.splits) == SPLITS and set(corpus.extractors) == set(MODALITIES)
+    assert corpus.source == {
+        "name": "corpus.pkl",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "num_bytes": len(data),
+        "published_as": None,
+        "synthetic": False,
+    }
+    for split, utterances in corpus.splits.items():
+        given = raw[split]
+        assert utterances.utterance_id == given["id"] and utterances.raw_text == given["raw_text"]
+        np.testing.assert_allclose(utterances.label, given["regression_labels"])
+        assert utterances.modality_labels == {}
+        for i in range(len(utterances)):
+            num_tokens = given["text_bert"][i, 1].sum()
+            np.testing.assert_array_equal(utterances.text_ids[i], given["text_bert"][i, 0, :num_tokens])
+            np.testing.assert_array_equal(utterances.audio[i], given["audio"][i, : given["audio_lengths"][i]])
+            np.testing.assert_array_equal(utterances.vision[i], given["vision"][i, : given["vision_lengths"][i]])
+        assert utterances.text_ids.values.dtype == np.int32 and utterances.audio.values.dtype == np.float32
+
+
+def test_not_finite_becomes_zero_and_is_counted(tmp_path: Path) -> None:
+    raw = make_raw()
+    train = raw["train"]
+    row = int(np.argmax(train["audio_lengths"]))
+    train["audio"][row, 0, :3] = [-np.inf, np.nan, np.inf]
+    train["audio"][0] = -np.inf  # padding, since its length is 0: dropped, not counted
+    raw["test"]["vision"] = raw["test"]["vision"].astype(np.float64)
+    raw["test"]["vision"][0, 0, 1] = 1e300  # no float32
+    corpus = read(tmp_path, raw)
+    assert corpus.cleaned == {
+        "audio": {"num_nan": 1, "num_infinite": 2},
+        "vision": {"num_nan": 0, "num_infinite": 1},
+    }
+    np.testing.assert_array_equal(corpus.splits["train"].audio[row][0, :3], [0, 0, 0])
+    assert all(np.isfinite(u.sequences(m).values).all() for u in corpus.splits.values() for m in corpus.dims)
+
+
+def test_the_large_text_array_is_not_needed(tmp_path: Path) -> None:
+    raw = make_raw()
+    for split in raw.values():
+        split["text"] = np.full((len(split["id"]), 10, 768), np.nan, np.float32)
+    assert len(read(tmp_path, raw).splits["train"]) == 9
+
+
+def test_modalities_wholly_absent(tmp_path: Path) -> None:
+    raw = make_raw()
+    for split in raw.values():
+        num = len(split["id"])
+        split["vision_lengths"] = [0] * num
+        split["audio"], split["audio_lengths"] = np.zeros((num, 0, 6), np.float32), np.zeros(num, np.int64)
+    corpus = read(tmp_path, raw)
+    assert corpus.dims == {"audio": 6, "vision": 3}
+    assert corpus.splits["test"].audio.values.shape == (0, 6)
+    assert not corpus.splits["train"].vision.lengths.any()
+
+
+def test_no_transcript(tmp_path: Path) -> None:
+    raw = make_raw()
+    raw["train"]["text_bert"][2] = 0
+    raw["train"]["raw_text"][2:5] = [None, float("nan"), ""]
+    utterances = read(tmp_path, raw).splits["train"]
+    assert utterances.text_ids.lengths[2] == 0 and utterances.text_ids.lengths[3] > 0
+    assert utterances.raw_text[2:5] == [None, None, ""]
+    for split in raw.values():
+        del split["raw_text"]
+    assert read(tmp_path, raw).splits["train"].raw_text == [None] * 9
+
+
+def test_without_text_bert_the_transcript_is_encoded(tmp_path: Path) -> None:
+    raw = make_raw()
+    for split in raw.values():
+        del split["text_bert"]
+    raw["train"]["raw_text"][:3] = ["Not GREAT!", None, "  "]
+    utterances = read(tmp_path, raw).splits["train"]
+    assert decode(utterances.text_ids[0]) == "not great!" and utterances.text_ids[0][[0, -1]].tolist() == [CLS, SEP]
+    assert utterances.text_ids.lengths[1:3].tolist() == [0, 0]
+
+
+def test_text_bert_of_floats_and_other_containers(tmp_path: Path) -> None:
+    raw = make_raw()
+    expected = read(tmp_path, raw).splits["train"]
+    train = raw["train"]
+    train["text_bert"] = train["text_bert"].astype(np.float32)
+    train["id"] = np.array(train["id"]).reshape(-1, 1)
+    train["raw_text"] = np.array(train["raw_text"])
+    train["audio_lengths"] = np.array(train["audio_lengths"], np.float64)
+    train["regression_labels"] = train["regression_labels"].reshape(-1, 1).astype(">f8")
+    train["audio"] = np.asfortranarray(train["audio"]).astype(np.float64)
+    raw["valid"]["id"] = np.array(raw["valid"]["id"], object)
+    raw["test"]["id"] = [[name.encode()] for name in raw["test"]["id"]]
+    corpus = read(tmp_path, raw)
+    assert corpus.splits["test"].utterance_id[0] == "video2$_$0" == raw["test"]["id"][0][0].decode()
+    found = corpus.splits["train"]
+    assert found.utterance_id == expected.utterance_id and found.raw_text == expected.raw_text
+    for modality in MODALITIES:
+        np.testing.assert_array_equal(found.sequences(modality).values, expected.sequences(modality).values)
+    np.testing.assert_array_equal(found.label, expected.label)
+
+
+def test_aligned_without_lengths(tmp_path: Path) -> None:
+    raw: Raw = {
+        name: mmsa_split(4, seed, text=10, audio=10, vision=7) for seed, name in enumerate(("train", "valid", "test"))
+    }
+    for split in raw.values():
+        del split["audio_lengths"], split["vision_lengths"]
+    raw["train"]["text_bert"][1] = 0
+    utterances = read(tmp_path, raw).splits["train"]
+    expected = utterances.text_ids.lengths.copy()
+    expected[1] = 10
+    assert utterances.audio.lengths.tolist() == expected.tolist()
+    assert utterances.vision.lengths.tolist() == [7] * 4
+
+
+def test_sims(tmp_path: Path) -> None:
+    raw = make_raw()
+    for split in raw.values():
+        num = len(split["id"])
+        split["raw_text"] = [f"我不喜欢 {i}" for i in range(num)]
+        split["regression_labels"] = np.linspace(-1, 1, num)
+        for suffix in "TAV":
+            split[f"regression_labels_{suffix}"] = np.linspace(1, -1, num)
+    corpus = read(tmp_path, raw)
+    assert corpus.label_range == (-1.0, 1.0) and corpus.tokenizer == CHINESE
+    assert list(corpus.splits["train"].modality_labels) == list(MODALITIES)
+    assert corpus.splits["train"].modality_labels["audio"][0] == 1
+    del raw["valid"]["regression_labels_A"]
+    assert "valid has no 'regression_labels_A'" in refusal(tmp_path, raw)
+    raw["valid"]["regression_labels_A"] = np.array([0, 0, 1.2, 0])
+    assert "regression_labels_A 1.2, expected -1.0 to 1.0" in refusal(tmp_path, raw)
+
+
+def test_published_files_are_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha256 = str(read(tmp_path, make_raw()).source["sha256"])
+    monkeypatch.setitem(mmsa.PUBLISHED, sha256, "MOSI/Processed/unaligned_50.pkl")
+    corpus = read(tmp_path, make_raw())
+    assert corpus.source["published_as"] == "MOSI/Processed/unaligned_50.pkl"
+    assert corpus.extractors["audio"] == {"name": "MOSI/Processed/unaligned_50.pkl"}
+
+
+def set_key(key: str, value: Any, row: int | None = None) -> Callable[[Raw], Any]:
+    def act(raw: Raw) -> None:
+        if row is None:
+            raw["valid"][key] = value
+        else:
+            raw["valid"][key][row] = value
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda raw: raw.pop("valid"), "has no split 'valid', expected train, valid and test; it has train, test"),
+        (lambda raw: raw.update(test=[1]), "has no split 'test'"),
+        (lambda raw: raw["valid"].pop("id"), "split valid must have a list of utterance ids"),
+        (set_key("id", []), "split valid must have a list of utterance ids"),
+        (set_key("id", "", 2), "split valid, utterance number 2 has no id"),
+        (set_key("id", "video1$_$0", 2), "utterance video1$_$0 twice, in valid and valid"),
+        (set_key("id", "video0$_$3", 2), "utterance video0$_$3 twice, in train and valid"),
+        (lambda raw: raw["valid"].pop("audio"), "split valid has no 'audio'"),
+        (lambda raw: raw["valid"].pop("regression_labels"), "split valid has no 'regression_labels'"),
+        (set_key("regression_labels", float("nan"), 1), "utterance video1$_$1 has regression_labels nan"),
+        (set_key("regression_labels", 3.2, 1), "video1$_$1 has regression_labels 3.2"),
+        (set_key("regression_labels", ["Positive"] * 4), "one number per utterance"),
+        (set_key("regression_labels", np.zeros(5)), "split valid has 5 rows of 'regression_labels' for 4 utterances"),
+        (set_key("raw_text", ["a"]), "split valid has 1 rows of 'raw_text'"),
+        (set_key("raw_text", "abcd"), "'raw_text' must be a list or an array"),
+        (set_key("audio_lengths", 8, 1), "utterance video1$_$1 has audio_lengths 8, but its audio array has 7 steps"),
+        (set_key("vision_lengths", -1, 0), "video1$_$0 has vision_lengths -1, but its vision array has 5 steps"),
+        (set_key("audio_lengths", 1.5, 1), "audio_lengths 1.5"),
+        (set_key("audio_lengths", [1, 2, None, 3]), "audio_lengths nan"),
+        (set_key("audio_lengths", [1, 2]), "split valid has 2 rows of 'audio_lengths' for 4 utterances"),
+        (set_key("audio", np.zeros((3, 7, 4))), "split valid has 3 rows of 'audio' for 4 utterances"),
+        (set_key("audio", np.zeros((4, 7))), "'audio' must be a numeric array with 3 axes"),
+        (set_key("audio", np.full((4, 7, 4), "x")), "'audio' must be a numeric array"),
+        (set_key("audio", [np.zeros((2, 4))] * 4), "'audio' must be a numeric array with 3 axes, got list"),
+        (set_key("audio", np.zeros((4, 7, 0))), "no dimensions"),
+        (set_key("audio", np.zeros((4, 7, 5))), "same dimensions in every split, got train 4, valid 5, test 4"),
+        (set_key("text_bert", np.zeros((4, 2, 9))), "must be (utterances, 3, steps)"),
+        (set_key("text_bert", np.zeros((4, 30))), "'text_bert' must be a numeric array with 3 axes"),
+        (lambda raw: raw["valid"].pop("text_bert"), "'text_bert' in train, test only"),
+        (lambda raw: raw["valid"]["text_bert"].__setitem__((1, 1, 0), 0), "video1$_$1 has a text_bert mask"),
+        (lambda raw: raw["valid"]["text_bert"].__setitem__((1, 1, 0), 2), "video1$_$1 has a text_bert mask"),
+        (lambda raw: raw["valid"]["text_bert"].__setitem__((2, 0, 1), 30522), "video1$_$2 has text_bert ids"),
+        (lambda raw: raw["valid"]["text_bert"].__setitem__((2, 0, 1), -1), "not in the vocabulary"),
+        (set_key("text_bert", np.full((4, 3, 6), 1.5)), "mask"),
+    ],
+)
+def test_contradictions_are_refused(damage: Callable[[Raw], Any], message: str, tmp_path: Path) -> None:
+    raw = make_raw()
+    damage(raw)
+    assert message in refusal(tmp_path, raw)
+
+
+@pytest.mark.parametrize("value", [[1, 2], None, "train", {}, {"train": {}, "valid": {}, "test": {}}])
+def test_other_pickles_are_refused(value: Any, tmp_path: Path) -> None:
+    refusal(tmp_path, value)
+
+
+def test_neither_text_nor_ids(tmp_path: Path) -> None:
+    raw = make_raw()
+    for split in raw.values():
+        del split["text_bert"], split["raw_text"]
+    assert "neither 'text_bert' nor 'raw_text'" in refusal(tmp_path, raw)
+
+
+def test_real_mosi() -> None:
+    corpus = read_mmsa(real_data("mosi/mosi_text_audio.pkl"))
+    assert {split: len(utterances) for split, utterances in corpus.splits.items()} == {
+        "train": 1284,
+        "valid": 229,
+        "test": 686,
+    }
+    assert corpus.dims == {"audio": 73, "vision": 20} and corpus.tokenizer == UNCASED
+    for utterances in corpus.splits.values():
+        assert not utterances.vision.lengths.any() and (utterances.audio.lengths == 1).all()
+        # The file's ids are this vocabulary's, cut to 50.
+        for i, ids in enumerate(encode(utterances.raw_text)):
+            np.testing.assert_array_equal(utterances.text_ids[i][:49], ids[:49])
+
+
+def test_real_trimodal() -> None:
+    corpus = read_mmsa(real_data("mosi/mosi_trimodal_229.pkl"))
+    assert corpus.dims == {"audio": 74, "vision": 47}
+    assert [len(utterances) for utterances in corpus.splits.values()] == [161, 21, 47]
+    lengths = np.concatenate([utterances.audio.lengths for utterances in corpus.splits.values()])
+    assert lengths.min() == 2 and lengths.max() == 44 and round(lengths.mean()) == 11

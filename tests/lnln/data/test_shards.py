@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lnln.data import shards
+from lnln.data.manifest import SplitEntry
+from lnln.data.schema import Modality, Ragged, Utterances
+from lnln.data.shards import (
+    decode_shard,
+    encode_shard,
+    iterate_shards,
+    read_labels,
+    read_lengths,
+    read_shard,
+    read_split,
+    write_shard,
+)
+from lnln.data.store import Store
+from lnln.data.verify import verify_features
+from lnln.errors import RefusedError
+from tests.lnln.data.features import AUDIO_DIM, VISION_DIM, assert_same, make_manifest, make_utterances
+
+DIMS: dict[Modality, int] = {"audio": AUDIO_DIM, "vision": VISION_DIM}
+FOLDER = "c/features/f1"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+@pytest.mark.parametrize("modality_labels", [False, True])
+@pytest.mark.parametrize("num", [1, 12, 100])
+def test_round_trip(num: int, modality_labels: bool) -> None:
+    utterances = make_utterances(num, modality_labels=modality_labels)
+    assert_same(decode_shard(encode_shard(utterances)), utterances)
+    assert_same(decode_shard(encode_shard(utterances), DIMS), utterances)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=8), st.integers(1, 400))
+def test_round_trip_in_any_row_groups(lengths: list[int], group_bytes: int) -> None:
+    utterances = make_utterances(len(lengths), audio=lengths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "ROW_GROUP_BYTES", group_bytes)
+        data = encode_shard(utterances)
+    assert_same(decode_shard(data), utterances)
+
+
+def test_everything_absent() -> None:
+    utterances = replace(
+        make_utterances(3, audio=[0, 0, 0]), vision=Ragged.from_lengths(np.zeros((0, 3), "f4"), [0] * 3)
+    )
+    assert_same(decode_shard(encode_shard(utterances)), utterances)
+
+
+def test_equal_utterances_equal_bytes() -> None:
+    assert encode_shard(make_utterances()) == encode_shard(make_utterances())
+    taken = make_utterances(20).take(range(12))
+    again = Utterances.concatenate([taken.take(range(5)), taken.take(range(5, 12))])
+    assert encode_shard(taken) == encode_shard(again)
+
+
+def test_values_survive_bit_by_bit() -> None:
+    odd = np.array([[0.0, -0.0, 1e-45, 3.4e38, -1.0]], np.float32)
+    utterances = replace(make_utterances(1), audio=Ragged.from_lengths(odd, [1]))
+    assert decode_shard(encode_shard(utterances)).audio.values.tobytes() == odd.tobytes()
+
+
+def test_file_is_as_the_data_contract_says() -> None:
+    data = encode_shard(make_utterances(50, modality_labels=True))
+    schema = pq.read_schema(io.BytesIO(data))
+    assert schema.names == [
+        *("utterance_id", "raw_text", "label", "label_text", "label_audio", "label_vision"),
+        *("text_ids", "audio", "vision", "audio_length", "vision_length"),
+    ]
+    assert not schema.field("audio").nullable and not schema.field("audio").type.value_field.nullable
+    assert schema.field("raw_text").nullable and schema.field("label").nullable
+    group = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0)
+    columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    for name in ("audio.list.element", "vision.list.element"):
+        assert columns[name].compression == "ZSTD" and "BYTE_STREAM_SPLIT" in columns[name].encodings
+    assert not any(column.has_dictionary_page for column in columns.values())
+
+
+def test_pandas_reads_it() -> None:
+    utterances = make_utterances(8)
+    frame = pd.read_parquet(io.BytesIO(encode_shard(utterances)))
+    assert frame["utterance_id"].tolist() == utterances.utterance_id
+    for row in range(8):
+        audio = np.asarray(frame["audio"][row], np.float32).reshape(-1, AUDIO_DIM)
+        assert len(audio) == frame["audio_length"][row]
+        np.testing.assert_array_equal(audio, utterances.audio[row])
+    assert frame["raw_text"].isna().tolist() == [text is None for text in utterances.raw_text]
+
+
+def test_written_twice_is_one_file(store: Store, tmp_path: Path) -> None:
+    first = write_shard(store, FOLDER, "train", make_utterances())
+    assert write_shard(store, FOLDER, "train", make_utterances()) == first
+    assert [path.name for path in (tmp_path / FOLDER / "train").iterdir()] == [f"part-{first.sha256[:12]}.parquet"]
+    assert_same(read_shard(store, first, DIMS), make_utterances())
+
+
+def test_split_of_several_shards_in_order(store: Store) -> None:
+    parts = [make_utterances(num, seed) for seed, num in enumerate((5, 1, 9, 3, 2, 4, 7))]
+    manifest = make_manifest([write_shard(store, FOLDER, "train", part) for part in parts])
+    assert_same(read_split(store, manifest, "train"), Utterances.concatenate(parts))
+    assert [len(part) for part in iterate_shards(store, manifest, "train")] == [5, 1, 9, 3, 2, 4, 7]
+    assert len(next(iter(iterate_shards(store, manifest, "train")))) == 5
+    np.testing.assert_array_equal(read_labels(store, manifest, "train"), np.concatenate([part.label for part in parts]))
+    assert read_split(store, manifest, "train").audio.values.flags.writeable
+
+
+def test_labels_and_lengths_alone(store: Store) -> None:
+    utterances = make_utterances(30)
+    names, lengths = read_lengths(store, write_shard(store, FOLDER, "train", utterances))
+    assert names == utterances.utterance_id
+    for modality, expected in utterances.lengths().items():
+        np.testing.assert_array_equal(lengths[modality], expected)
+
+
+def test_damage_is_refused_by_name(store: Store, tmp_path: Path) -> None:
+    entry = write_shard(store, FOLDER, "train", make_utterances())
+    manifest, file = make_manifest([entry]), tmp_path / entry.path
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for data in (bytes(flipped), whole[:-1], b"", whole + b"\0"):
+        file.write_bytes(data)
+        assert set(verify_features(store, manifest)) == {entry.path}
+        acts: list[Callable[[], object]] = [
+            lambda: read_shard(store, entry, DIMS),
+            lambda: read_split(store, manifest, "train"),
+            lambda: read_labels(store, manifest, "train"),
+            lambda: read_lengths(store, entry),
+        ]
+        for act in acts:
+            with pytest.raises(RefusedError, match=rf"{entry.path} has .* its manifest says .* import corpus c again"):
+                act()
+    file.unlink()
+    assert set(verify_features(store, manifest)) == {entry.path}
+    with pytest.raises(RefusedError, match="is missing; import corpus c again"):
+        read_shard(store, entry, DIMS)
+    write_shard(store, FOLDER, "train", make_utterances())
+    assert verify_features(store, manifest) == []
+
+
+def test_manifest_that_contradicts_its_shards_is_refused(store: Store) -> None:
+    entry = write_shard(store, FOLDER, "train", make_utterances())
+    with pytest.raises(RefusedError, match="has 12 rows, its manifest says 13"):
+        read_shard(store, replace(entry, num_rows=13), DIMS)
+    with pytest.raises(RefusedError, match="audio has 5 dimensions, expected 6"):
+        read_shard(store, entry, {"audio": 6, "vision": VISION_DIM})
+    manifest = replace(make_manifest([entry]), splits={"train": SplitEntry(11, (entry,))})
+    with pytest.raises(RefusedError, match="has 12 utterances, its manifest says 11"):
+        read_split(store, manifest, "train")
+    with pytest.raises(RefusedError, match="no split 'valid'; it has train"):
+        read_split(store, manifest, "valid")
+
+
+def _table() -> pa.Table:
+    return pq.read_table(io.BytesIO(encode_shard(make_utterances(6, audio=[2, 0, 1, 3, 1, 1]))))
+
+
+def _encoded(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def _with(name: str, values: pa.Array) -> pa.Table:
+    table = _table()
+    return table.set_column(table.schema.get_field_index(name), name, values)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (lambda: _table().drop_columns("audio"), "column audio must be"),
+        (lambda: _with("audio", pa.array(["x"] * 6)), "column audio must be"),
+        (lambda: _with("label", pa.array([1.0] * 6)), "column label must be float, got double"),
+        (lambda: _with("audio_length", pa.array([2, 0, 1, 3, 1, 2], pa.int32())), r"v0\$_\$5 has 5 audio values for 2"),
+        (lambda: _with("audio_length", pa.array([2, 0, 1, 3, 1, -1], pa.int32())), "audio values for -1"),
+        (lambda: _with("audio_length", pa.array([2, 0, 1, 3, 1, None], pa.int32())), "audio_length has empty rows"),
+        (lambda: _with("text_ids", pa.array([[1, None]] * 6, pa.list_(pa.int32()))), "empty values"),
+        (lambda: _table().slice(0, 0), "no utterances"),
+        (lambda: _table().replace_schema_metadata({}), "does not say how many audio dimensions"),
+        (lambda: _table().replace_schema_metadata({"lnln.audio_dim": "0", "lnln.vision_dim": "3"}), "dimensions"),
+    ],
+)
+def test_foreign_files_are_refused(table: Callable[[], pa.Table], message: str) -> None:
+    with pytest.raises(RefusedError, match=message) as refusal:
+        decode_shard(_encoded(table()), name="given.parquet")
+    assert "given.parquet" in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"hello" * 100, encode_shard(make_utterances())[:-40]])
+def test_no_parquet_is_refused(data: bytes) -> None:
+    with pytest.raises(RefusedError, match="given is no whole Parquet file"):
+        decode_shard(data, name="given")
+
+
+def test_flipped_bits_change_no_value() -> None:
+    """Without a manifest, Parquet's page checksums are what is left."""
+    utterances = make_utterances(20)
+    whole = encode_shard(utterances)
+    for position in range(4, len(whole), 61):
+        damaged = bytearray(whole)
+        damaged[position] ^= 4
+        try:
+            assert_same(decode_shard(bytes(damaged), name="given"), utterances)
+        except RefusedError as error:
+            assert "given" in str(error)
+
+
+def test_files_of_other_writers_are_read() -> None:
+    """pandas and polars write large lists, nullable elements and no metadata of ours."""
+    table = _table()
+    for name in ("text_ids", "audio", "vision"):
+        kind = pa.large_list(table.schema.field(name).type.value_type)
+        table = table.set_column(table.schema.get_field_index(name), name, table.column(name).cast(kind))
+    assert_same(
+        decode_shard(_encoded(table.replace_schema_metadata({})), DIMS), make_utterances(6, audio=[2, 0, 1, 3, 1, 1])
+    )
+
+
+@pytest.mark.slow
+def test_on_s3_the_same_entries(s3_store_url: str, store: Store) -> None:
+    remote = Store(s3_store_url)
+    entries = [write_shard(place, FOLDER, "train", make_utterances()) for place in (store, remote)]
+    assert entries[0] == entries[1]
+    assert_same(read_shard(remote, entries[1], DIMS), make_utterances())
+    assert verify_features(remote, make_manifest([entries[1]])) == []

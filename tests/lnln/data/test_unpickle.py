@@ -1,0 +1,227 @@
+"""What a pickle may and may not hold. Hostile files are made by hand, opcode by opcode."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lnln.data.unpickle import load_pickle
+from lnln.errors import RefusedError
+
+
+def load(tmp_path: Path, data: bytes) -> Any:
+    path = tmp_path / "x.pkl"
+    path.write_bytes(data)
+    return load_pickle(path)
+
+
+def refusal(tmp_path: Path, data: bytes) -> str:
+    with pytest.raises(RefusedError) as error:
+        load(tmp_path, data)
+    assert "\n" not in str(error.value) and "x.pkl" in str(error.value)
+    return str(error.value)
+
+
+ARRAYS = [
+    np.arange(6, dtype=np.float32).reshape(2, 3),
+    np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    np.arange(6, dtype=">i4"),
+    np.array([True, False]),
+    np.zeros((0, 5), np.float16),
+    np.array(3.5),
+    np.array(["a", "ünï", ""]),
+    np.array([b"ab", b"c"]),
+    np.arange(10, dtype=np.uint8)[::2],
+    np.full((2, 2), -np.inf),
+]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("array", ARRAYS, ids=lambda array: f"{array.dtype}{array.shape}")
+def test_arrays(array: np.ndarray[Any, Any], protocol: int, tmp_path: Path) -> None:
+    found = load(tmp_path, pickle.dumps({"a": array, "again": [array]}, protocol))
+    np.testing.assert_array_equal(found["a"], array)
+    assert found["a"].dtype == array.dtype and found["a"].shape == array.shape
+    assert not found["a"].flags.writeable
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_values(protocol: int, tmp_path: Path) -> None:
+    value = {
+        "texts": ["a", None, "é"],
+        "numbers": (1, -2.5, 10**30, True, 1j),
+        "bytes": b"\x00\xff",
+        "sets": [{1, 2}, frozenset("ab")],
+        3: {"deep": [[[]]]},
+    }
+    assert load(tmp_path, pickle.dumps(value, protocol)) == value
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_numpy_scalars_and_object_arrays(protocol: int, tmp_path: Path) -> None:
+    value = [np.float32(1.5), np.int64(-3), np.bool_(True), np.array(["x", None, 3.0], object)]
+    assert load(tmp_path, pickle.dumps(value, protocol)) == [1.5, -3, True, ["x", None, 3.0]]
+
+
+def test_names_of_numpy_1_and_2(tmp_path: Path) -> None:
+    data = pickle.dumps(np.arange(3), 2)
+    old = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    assert old != data
+    np.testing.assert_array_equal(load(tmp_path, old), np.arange(3))
+
+
+def test_python_2_pickle(tmp_path: Path) -> None:
+    """Strings of Python 2, among them an array's data, come as bytes of latin-1."""
+    data = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I2\ntcnumpy\ndtype\n"
+        b"(S'u1'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI0\ntbI00\nS'\\x01\\xff'\ntb."
+    )
+    np.testing.assert_array_equal(load(tmp_path, data), np.array([1, 255], np.uint8))
+
+
+def test_shared_and_circular_values_stay_so(tmp_path: Path) -> None:
+    shared = [np.arange(2)]
+    circular: list[Any] = [shared, shared]
+    circular.append(circular)
+    found = load(tmp_path, pickle.dumps(circular))
+    assert found[0] is found[1] and found[2] is found
+    laughs: list[Any] = ["ha"]
+    for _ in range(60):
+        laughs = [laughs, laughs]
+    load(tmp_path, pickle.dumps(laughs))
+
+
+class _Touch:
+    """On unpickling, makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_code_is_named_and_not_run(protocol: int, tmp_path: Path) -> None:
+    message = refusal(tmp_path, pickle.dumps({"train": [1, _Touch(tmp_path / "touched")]}, protocol))
+    assert "mkdir'" in message and "only NumPy arrays" in message
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("os.system", "posix.system", "builtins.eval", "builtins.exec", "builtins.getattr", "builtins.open"),
+        *("builtins.__import__", "builtins.bytearray", "__builtin__.apply", "builtins.print"),
+        *("numpy.load", "numpy.core.multiarray.scalar.__call__", "numpy.testing._private.utils.runstring"),
+        *("numpy._core.multiarray.fromfile", "numpy.lib.npyio.load", "numpy.matrix", "numpy.ma.core.MaskedArray"),
+        *("torch._utils._rebuild_tensor_v2", "collections.OrderedDict", "copyreg._reconstructor", "x.y\u2028z"),
+        *("lnln.data.unpickle._array", "pandas.core.frame.DataFrame", "functools.partial", "types.CodeType"),
+    ],
+)
+@pytest.mark.parametrize("is_called", [True, False])
+def test_other_globals_are_refused_by_name(name: str, is_called: bool, tmp_path: Path) -> None:
+    module, _, function = name.rpartition(".")
+    # STACK_GLOBAL of two strings, then an empty tuple and REDUCE.
+    data = b"\x80\x04" + b"".join(_short_text(text) for text in (module, function)) + b"\x93"
+    message = refusal(tmp_path, data + (b")R." if is_called else b"."))
+    assert repr(name) in message
+
+
+def _short_text(text: str) -> bytes:
+    return b"\x8c" + bytes([len(text.encode())]) + text.encode()
+
+
+def test_ordered_dict_is_refused(tmp_path: Path) -> None:
+    assert "collections.OrderedDict" in refusal(tmp_path, pickle.dumps(OrderedDict(a=1)))
+
+
+def _array(reconstruct: bytes = b"cnumpy\nndarray\n", state: bytes = b"") -> bytes:
+    return b"cnumpy.core.multiarray\n_reconstruct\n(" + reconstruct + b"(I0\ntS'b'\ntR" + state + b"."
+
+
+FLOATS = b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (_array(b"cnumpy\ndtype\n"), "another class than numpy.ndarray"),
+        (_array(b"N"), "another class than numpy.ndarray"),
+        (_array(state=b"(I1\n(I5\nt" + FLOATS + b"I00\nS'abcd'\ntb"), "in 4 bytes"),
+        (_array(state=b"(I1\n(I-1\nt" + FLOATS + b"I00\nS''\ntb"), "shape"),
+        (_array(state=b"(I1\n(I99999999999\nI99999999999\nt" + FLOATS + b"I00\nS''\ntb"), "in 0 bytes"),
+        (_array(state=b"(I1\n(I1\ntNI00\nS'abcd'\ntb"), "without a type"),
+        (_array(state=b"(I1\n(I1\nt" + FLOATS + b"I00\nI7\ntb"), "without data"),
+        (_array(state=b"(I1\n(I1\nt" + FLOATS + b"I00\n]tb"), "without data"),
+        (_array(state=b"I1\nb"), "x.pkl"),
+        (_array(state=b"(tb"), "x.pkl"),
+        (b"cnumpy\ndtype\n(S'V8'\nI0\nI1\ntR.", "type 'V8'"),
+        (b"cnumpy\ndtype\n(S'M8'\nI0\nI1\ntR.", "type 'M8'"),
+        (b"cnumpy\ndtype\n(S'U0'\nI0\nI1\ntR.", "type 'U0'"),
+        (b"cnumpy\ndtype\n(I7\nI0\nI1\ntR.", "type '7'"),
+        (FLOATS + b"(I3\nS'<'\nN(S'a'\ntNI-1\nI-1\nI0\ntb.", "fields"),
+        (FLOATS + b".", "type as a value"),
+        (b"cnumpy\nndarray\n.", "type as a value"),
+        (b"cnumpy\nndarray\n)R.", "x.pkl"),
+        (b"cnumpy.core.multiarray\n_reconstruct\n(dS'a'\nI1\nsb.", "state of a function"),
+        (b"c_codecs\nencode\n(S'a'\nS'zlib'\ntR.", "_codecs.encode"),
+        (b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'O8'\nI0\nI1\ntR]tR.", "x.pkl"),
+        (b"cbuiltins\nbytes\n(I9\ntR.", "'bytes' with an argument"),
+        (b"cbuiltins\ndict\n(dS'a'\nI1\nsb.", "x.pkl"),
+        (b"Phello\n.", "persistent"),
+        (b"\x80\x04\x82\x01.", "x.pkl"),
+        (b"\x80\xff.", "protocol"),
+    ],
+)
+def test_crafted_files_are_refused(data: bytes, message: str, tmp_path: Path) -> None:
+    assert message in refusal(tmp_path, data)
+
+
+def test_sizes_that_lie_are_refused(tmp_path: Path) -> None:
+    refusal(tmp_path, b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"abc.")
+    refusal(tmp_path, b"\x80\x04r\xff\xff\xff\xff.")
+
+
+def test_truncated_anywhere_is_refused(tmp_path: Path) -> None:
+    data = pickle.dumps({"train": {"audio": np.ones((3, 4)), "id": ["a", "b", "c"]}})
+    for size in range(len(data)):
+        assert "no whole pickle" in refusal(tmp_path, data[:size])
+    assert "after its end" in refusal(tmp_path, data + b"\0")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200))
+def test_garbage_is_refused_or_plain(tmp_path: Path, data: bytes) -> None:
+    try:
+        load(tmp_path, data)
+    except RefusedError as error:
+        assert "\n" not in str(error)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_files_are_refused_or_plain(tmp_path: Path, data: st.DataObject) -> None:
+    whole = bytearray(pickle.dumps({"a": np.arange(5, dtype=np.float32), "b": ["x", None], "c": np.array(["é"])}))
+    for _ in range(data.draw(st.integers(1, 3))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        load(tmp_path, bytes(whole))
+    except RefusedError as error:
+        assert "\n" not in str(error)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="there is no file"):
+        load_pickle(tmp_path / "none.pkl")
+    with pytest.raises(RefusedError, match="cannot be read: Is a directory"):
+        load_pickle(tmp_path)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from lnln.models.layers import BlockSizes, CrossTransformer, Transformer, attend, reverse_gradient
+
+SIZES = BlockSizes(depth=3, num_heads=2, head_dim=5, feed_forward_dim=7, num_tokens=2, max_length=6)
+
+
+def test_attend_is_softmax_attention_head_by_head() -> None:
+    query, key, value = torch.randn(2, 3, 8), torch.randn(2, 4, 8), torch.randn(2, 4, 8)
+    mask = torch.tensor([[True, True, False, True], [True, False, False, False]])
+    heads = []
+    for head in range(2):
+        part = slice(4 * head, 4 * head + 4)
+        scores = query[..., part] @ key[..., part].transpose(1, 2) / 4**0.5
+        scores = scores.masked_fill(~mask[:, None], float("-inf"))
+        heads.append(functional.softmax(scores, dim=-1) @ value[..., part])
+    torch.testing.assert_close(attend(query, key, value, 2, mask[:, None, None]), torch.cat(heads, dim=-1))
+
+
+def test_reading_less_of_the_last_layer_changes_no_number_and_no_gradient() -> None:
+    torch.manual_seed(0)
+    transformer = Transformer(4, SIZES)
+    x, mask = torch.randn(2, 5, 4), torch.tensor([[True] * 5, [True, False, False, False, False]])
+    whole, read = transformer(x, mask)[:, :2], transformer(x, mask, num_read=2)
+    torch.testing.assert_close(read, whole)
+    weight = torch.randn_like(read)
+    expected = torch.autograd.grad((whole * weight).sum(), list(transformer.parameters()))
+    actual = torch.autograd.grad((read * weight).sum(), list(transformer.parameters()))
+    torch.testing.assert_close(actual, expected)
+
+
+def test_masked_positions_do_not_matter_and_tokens_stay() -> None:
+    transformer = Transformer(4, SIZES)
+    x, nothing = torch.randn(1, 5, 4), torch.zeros(1, 5, dtype=torch.bool)
+    masked = transformer(x, nothing, num_read=2)
+    torch.testing.assert_close(masked, transformer(torch.randn(1, 3, 4), nothing[:, :3], num_read=2))
+    torch.testing.assert_close(masked, transformer(x[:, :0], nothing[:, :0], num_read=2))
+
+
+def test_states_begin_with_the_input_at_its_positions() -> None:
+    transformer = Transformer(4, BlockSizes(2, 1, 4, 4, num_tokens=0, max_length=3))
+    x = torch.randn(2, 3, 4)
+    states = transformer.states(x)
+    assert len(states) == 3 and transformer.tokens is None
+    torch.testing.assert_close(states[0], x + transformer.positions)
+    torch.testing.assert_close(states[-1], transformer(x))
+
+
+def test_cross_transformer_looks_at_its_context_only_through_attention() -> None:
+    fusion = CrossTransformer(4, SIZES)
+    x, context = torch.randn(2, 3, 4), torch.randn(2, 6, 4)
+    assert fusion(x, context).shape == (2, 4, 4)
+    for layer in fusion.layers:
+        torch.nn.init.zeros_(layer.attention.out.weight)
+    torch.testing.assert_close(fusion(x, context), fusion(x, torch.randn(2, 6, 4)))
+
+
+def test_reverse_gradient_turns_only_the_gradient() -> None:
+    x = torch.randn(3, requires_grad=True)
+    y = reverse_gradient(x, 0.25)
+    assert torch.equal(x, y)
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, torch.full((3,), -0.25))

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lnln.batches import EvaluationBatches, Inputs, TrainBatches, Views, corrupt_inputs, to_inputs
+from lnln.config import Config, CorruptionConfig, TrainConfig
+from lnln.corruption import ViewSpec, make_masks, training_view
+from lnln.data.manifest import FeatureManifest, SplitEntry, ViewManifest, commit_view, view_folder
+from lnln.data.schema import MODALITIES, Ragged, Split, Utterances
+from lnln.data.shards import read_split
+from lnln.data.store import Store
+from lnln.data.view_shards import write_view_shard
+from lnln.errors import RefusedError
+from tests.finished_run import small_corpus
+
+UNKNOWN = 100
+
+
+def make_utterances(num: int, seed: int = 0, longest: int = 6) -> Utterances:
+    """Random utterances; any modality may be absent, the text included."""
+    random = np.random.default_rng(seed)
+    lengths = {m: random.integers(0, longest + 1, num) for m in MODALITIES}
+    return Utterances(
+        utterance_id=[f"u{i}" for i in range(num)],
+        raw_text=[None] * num,
+        label=random.uniform(-3, 3, num).astype(np.float32),
+        text_ids=Ragged.from_lengths(
+            random.integers(1000, 2000, lengths["text"].sum()).astype(np.int32), lengths["text"]
+        ),
+        audio=Ragged.from_lengths(
+            random.uniform(1, 2, (lengths["audio"].sum(), 3)).astype(np.float32), lengths["audio"]
+        ),
+        vision=Ragged.from_lengths(
+            random.uniform(1, 2, (lengths["vision"].sum(), 2)).astype(np.float32), lengths["vision"]
+        ),
+    )
+
+
+def config(batch_size: int, seed: int = 0, **corruption: object) -> Config:
+    return Config(
+        train=TrainConfig(batch_size=batch_size, seed=seed),
+        corruption=CorruptionConfig(**corruption),  # type: ignore[arg-type]
+    )
+
+
+def train_batches(
+    utterances: Utterances, batch_size: int, rank: int = 0, world: int = 1, seed: int = 0
+) -> TrainBatches:
+    views = Views(utterances, "train")
+    return TrainBatches(utterances, views, config(batch_size, seed), UNKNOWN, rank=rank, world=world)
+
+
+def same(left: Inputs, right: Inputs) -> bool:
+    return all(torch.equal(getattr(left, f.name), getattr(right, f.name)) for f in dataclasses.fields(Inputs))
+
+
+def test_inputs_are_padded_to_the_longest_and_masked() -> None:
+    utterances = make_utterances(9)
+    inputs = to_inputs(utterances)
+    assert inputs.text_ids.dtype == torch.int64 and inputs.audio.shape[2] == 3 and inputs.vision.shape[2] == 2
+    for modality in MODALITIES:
+        mask = getattr(inputs, f"{modality}_mask")
+        assert mask.sum(dim=1).tolist() == utterances.lengths()[modality].tolist()
+        values = inputs.text_ids if modality == "text" else getattr(inputs, modality)
+        assert (values[~mask] == 0).all()
+        for row, sequence in enumerate(utterances.sequences(modality)[i] for i in range(9)):
+            assert np.array_equal(values[row, : len(sequence)].numpy(), sequence)
+
+
+def test_inputs_are_cut_at_the_longest_allowed() -> None:
+    inputs = to_inputs(make_utterances(9), {"text": 2, "audio": 0, "vision": 99})
+    assert inputs.text_ids.shape == (9, 2) and inputs.audio.shape == (9, 0, 3) and inputs.vision.shape[1] == 6
+
+
+def test_a_modality_that_all_lack_has_no_steps() -> None:
+    utterances = dataclasses.replace(
+        make_utterances(3), vision=Ragged.from_lengths(np.zeros((0, 2), np.float32), [0, 0, 0])
+    )
+    inputs = to_inputs(utterances)
+    assert inputs.vision.shape == (3, 0, 2) and inputs.vision_mask.shape == (3, 0)
+    nothing = {m: torch.zeros(getattr(inputs, f"{m}_mask").shape, dtype=torch.bool) for m in MODALITIES}
+    assert corrupt_inputs(inputs, nothing, UNKNOWN).vision.shape == (3, 0, 2)
+
+
+def test_corruption_leaves_masks_and_padding_as_they_are() -> None:
+    inputs = to_inputs(make_utterances(9))
+    nothing = {m: torch.zeros_like(getattr(inputs, f"{m}_mask")) for m in MODALITIES}
+    erased = corrupt_inputs(inputs, nothing, UNKNOWN)
+    assert (erased.text_ids[inputs.text_mask] == UNKNOWN).all() and (erased.text_ids[~inputs.text_mask] == 0).all()
+    assert not erased.audio.any() and not erased.vision.any()
+    assert torch.equal(erased.text_mask, inputs.text_mask) and torch.equal(erased.audio_mask, inputs.audio_mask)
+    everything = {m: torch.ones_like(mask) for m, mask in nothing.items()}
+    assert same(corrupt_inputs(inputs, everything, UNKNOWN), inputs)
+
+
+def test_an_erased_frame_is_zero_whatever_it_was() -> None:
+    inputs = to_inputs(make_utterances(4))
+    inputs.audio[:, 0] = float("nan")
+    nothing = {m: torch.zeros_like(getattr(inputs, f"{m}_mask")) for m in MODALITIES}
+    assert corrupt_inputs(inputs, nothing, UNKNOWN).audio.isfinite().all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(num=st.integers(1, 23), batch_size=st.integers(1, 9), world=st.integers(1, 5), epoch=st.integers(0, 3))
+def test_workers_together_take_the_batches_of_one(num: int, batch_size: int, world: int, epoch: int) -> None:
+    utterances = make_utterances(num)
+    alone = list(train_batches(utterances, batch_size).epoch(epoch))
+    shared = [list(train_batches(utterances, batch_size, rank, world).epoch(epoch)) for rank in range(world)]
+    whole = train_batches(utterances, batch_size)
+    assert {len(batches) for batches in shared} == {len(alone)} == {len(whole)}
+    seen: list[str] = []
+    for step, batch in enumerate(alone):
+        assert len(batch.utterance_ids) == whole.size(step) and batch.weight.sum() == whole.size(step)
+        parts = [batches[step] for batches in shared]
+        dealt = [n for p in parts for n, w in zip(p.utterance_ids, p.weight.tolist(), strict=True) if w == 1]
+        assert sorted(dealt) == sorted(batch.utterance_ids)
+        assert sum(float(part.weight.sum()) for part in parts) == whole.size(step)
+        assert all(len(part.utterance_ids) >= 1 for part in parts)
+        rates = dict(zip(batch.utterance_ids, batch.missing_rates.tolist(), strict=True))
+        for part in parts:
+            for name, rate in zip(part.utterance_ids, part.missing_rates.tolist(), strict=True):
+                assert rates[name] == rate
+        seen += batch.utterance_ids
+    assert sorted(seen) == sorted(utterances.utterance_id)
+
+
+def test_order_and_masks_hang_on_seed_and_epoch() -> None:
+    utterances = make_utterances(20)
+
+    def first(epoch: int, seed: int = 0) -> tuple[list[str], list[list[float]]]:
+        batch = next(train_batches(utterances, 20, seed=seed).epoch(epoch))
+        return batch.utterance_ids, batch.missing_rates.tolist()
+
+    assert first(1) == first(1)
+    assert first(0)[0] != first(1)[0] and first(0)[0] != first(0, seed=1)[0]
+    by_name = [dict(zip(*first(epoch), strict=True)) for epoch in (0, 1)]
+    assert by_name[0] != by_name[1]
+
+
+def test_fixed_draws_are_those_of_the_first_epoch() -> None:
+    utterances = make_utterances(20)
+    batches = TrainBatches(utterances, Views(utterances, "train"), config(20, draws="fixed"), UNKNOWN)
+    rates = []
+    for epoch in (0, 1):
+        batch = next(batches.epoch(epoch))
+        rates.append(dict(zip(batch.utterance_ids, batch.missing_rates.tolist(), strict=True)))
+    assert rates[0] == rates[1]
+
+
+def test_a_training_batch_is_its_utterances_under_their_masks() -> None:
+    utterances = make_utterances(8)
+    batch = next(train_batches(utterances, 8).epoch(2))
+    rows = np.array([utterances.utterance_id.index(name) for name in batch.utterance_ids])
+    spec = training_view(CorruptionConfig(), 0, 2)
+    masks = make_masks(spec, batch.utterance_ids, {m: lengths[rows] for m, lengths in utterances.lengths().items()})
+    complete = to_inputs(utterances.take(rows))
+    kept = {m: torch.from_numpy(masks.kept[m].padded()) for m in MODALITIES}
+    assert same(batch.complete, complete) and same(batch.corrupted, corrupt_inputs(complete, kept, UNKNOWN))
+    assert np.array_equal(batch.label.numpy(), utterances.label[rows])
+    assert np.array_equal(batch.missing_rates.numpy(), masks.missing_rates)
+
+
+@settings(max_examples=30, deadline=None)
+@given(num=st.integers(1, 12), batch_size=st.integers(1, 7), world=st.integers(1, 4))
+def test_every_pair_is_evaluated_once(num: int, batch_size: int, world: int) -> None:
+    utterances = make_utterances(num)
+    specs = [ViewSpec.evaluation(rate, 3) for rate in (0.0, 0.5, 1.0)]
+    pairs = []
+    for rank in range(world):
+        batches = EvaluationBatches(
+            utterances, Views(utterances, "valid"), specs, UNKNOWN, batch_size=batch_size, rank=rank, world=world
+        )
+        assert batches.shape == (3, num)
+        for batch in batches:
+            pairs += list(zip(batch.view.tolist(), batch.utterance.tolist(), strict=True))
+            for row, (view, utterance) in enumerate(zip(batch.view, batch.utterance, strict=True)):
+                only = utterances.take([utterance])
+                masks = make_masks(specs[view], only.utterance_id, only.lengths())
+                kept = {m: torch.from_numpy(masks.kept[m].padded()) for m in MODALITIES}
+                expected = corrupt_inputs(to_inputs(only), kept, UNKNOWN)
+                for field in dataclasses.fields(Inputs):
+                    wanted, got = getattr(expected, field.name)[0], getattr(batch.inputs, field.name)[row]
+                    assert torch.equal(got[: len(wanted)], wanted) and not got[len(wanted) :].any()
+    assert sorted(pairs) == [(view, utterance) for view in range(3) for utterance in range(num)]
+
+
+def write_view(store: Store, manifest: FeatureManifest, spec: ViewSpec, utterances: Utterances) -> ViewManifest:
+    """The view of the training split in two shards."""
+    folder = view_folder(manifest.corpus, manifest.feature_id, spec.view_id)
+    halves = [utterances.take(range(15)), utterances.take(range(15, len(utterances)))]
+    masks = [make_masks(spec, half.utterance_id, half.lengths()) for half in halves]
+    entries = tuple(
+        write_view_shard(store, folder, "train", half.utterance_id, mask)
+        for half, mask in zip(halves, masks, strict=True)
+    )
+    splits: dict[Split, SplitEntry] = {"train": SplitEntry(len(utterances), entries)}
+    view = ViewManifest(manifest.corpus, manifest.feature_id, spec.view_id, spec.to_dict(), {}, splits)
+    return commit_view(store, view)
+
+
+def test_stored_masks_are_the_computed_ones(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    manifest = small_corpus(store, tmp_path)
+    utterances = read_split(store, manifest, "train")
+    stored, computed = Views(utterances, "train", store, manifest), Views(utterances, "train")
+    for spec in (ViewSpec.training(7, 0), ViewSpec.evaluation(0.4, 7)):
+        view = write_view(store, manifest, spec, utterances)
+        for rows in (None, np.array([3, 39, 0])):
+            left, right = stored.masks(spec, rows), computed.masks(spec, rows)
+            assert np.array_equal(left.missing_rates, right.missing_rates)
+            for modality in MODALITIES:
+                assert np.array_equal(left.kept[modality].values, right.kept[modality].values)
+                assert np.array_equal(left.kept[modality].offsets, right.kept[modality].offsets)
+        assert Views(utterances, "valid", store, manifest).masks(spec).missing_rates.shape == (40, 3)
+        # It is the stored ones that are read: a damaged shard is noticed.
+        path = tmp_path / "store" / view.splits["train"].shards[0].path
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(RefusedError, match="bytes"):
+            Views(utterances, "train", store, manifest).masks(spec)
+
+
+def test_a_view_of_other_utterances_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    manifest = small_corpus(store, tmp_path)
+    utterances = read_split(store, manifest, "train")
+    spec = ViewSpec.training(7, 0)
+    write_view(store, manifest, spec, dataclasses.replace(utterances, utterance_id=utterances.utterance_id[::-1]))
+    with pytest.raises(RefusedError, match=r"does not fit split train.*lnln corrupt small"):
+        Views(utterances, "train", store, manifest).masks(spec)

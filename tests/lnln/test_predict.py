@@ -1,0 +1,199 @@
+"""Predictions for sentences and shards, friendly and hostile ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lnln.data.schema import Ragged, Utterances
+from lnln.data.shards import encode_shard, read_split
+from lnln.errors import RefusedError
+from lnln.evaluate import evaluate
+from lnln.model_store import publish, pull
+from lnln.predict import MOSI_WORDS, Predictor, describe, predict
+from tests.lnln.conftest import RunStore
+
+
+@pytest.fixture
+def predictor(run_store: RunStore) -> Predictor:
+    return Predictor.open(run_store.store, run_store.worse)
+
+
+@pytest.fixture
+def utterances(run_store: RunStore) -> Utterances:
+    return read_split(run_store.store, run_store.manifest, "test")
+
+
+def test_sentences(predictor: Predictor) -> None:
+    first, second = predictor.predict_texts(["a great movie", "an awful movie"])
+    assert first.utterance_id == "sentence 1" and first.text == "a great movie"
+    assert first.missing == ("audio", "vision") and first.notes == () and first.label is None
+    assert first.label_text == describe(first.sentiment, (-3, 3)) and 0 <= first.completeness <= 1
+    assert first.sentiment != second.sentiment
+    assert set(first.to_dict()) >= {"utterance_id", "sentiment", "label_text", "completeness", "missing", "label"}
+    assert predictor.predict_texts([]) == []
+
+
+def test_a_sentence_is_predicted_the_same_in_any_company(predictor: Predictor) -> None:
+    texts = [f"a great movie {'and a bad one ' * n}" for n in range(9)]
+    together = [made.sentiment for made in predictor.predict_texts(texts)]
+    alone = [predictor.predict_texts([text])[0].sentiment for text in texts]
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\t", "\0", "\x7f\x01"])
+def test_empty_sentence_is_refused_by_number(predictor: Predictor, text: str) -> None:
+    with pytest.raises(RefusedError, match="sentence 2 is empty"):
+        predictor.predict_texts(["fine", text])
+
+
+@pytest.mark.parametrize("text", ["x " * 60_000, "x" * 1_000_000, "great " * 9])
+def test_long_sentence_is_cut_and_says_so(predictor: Predictor, text: str) -> None:
+    (made,) = predictor.predict_texts([text])
+    if text.startswith("x" * 200):  # one word of no vocabulary
+        assert made.notes == ()
+    else:
+        assert made.notes[0].startswith("text cut from ") and made.notes[0].endswith("to 9 steps")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\udcff\udc80",
+        "Ünïcödé",
+        "我很高兴",
+        "<script>alert(1)</script>",
+        "'; DROP TABLE x; --",
+        "[CLS] [SEP] [UNK]",
+        "🙂",
+    ],
+)
+def test_hostile_sentences_are_only_words(predictor: Predictor, text: str) -> None:
+    (made,) = predictor.predict_texts([text])
+    assert np.isfinite(made.sentiment)
+    made.label_text.encode()
+    assert made.text is not None and made.text.encode()
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(max_size=60))
+def test_any_text_is_predicted_or_refused_in_one_line(predictor: Predictor, text: str) -> None:
+    try:
+        (made,) = predictor.predict_texts([text])
+        assert np.isfinite(made.sentiment)
+    except RefusedError as refusal:
+        assert "\n" not in str(refusal)
+
+
+def test_shard_gives_what_the_evaluation_at_rate_0_gave(
+    run_store: RunStore, predictor: Predictor, utterances: Utterances, tmp_path: Path
+) -> None:
+    path = tmp_path / "shard.parquet"
+    path.write_bytes(encode_shard(utterances))
+    made = predictor.predict_shard(path)
+    assert [row.utterance_id for row in made] == utterances.utterance_id
+    assert [row.label for row in made] == pytest.approx(utterances.label.tolist())
+    mae = float(np.abs(np.array([row.sentiment for row in made]) - utterances.label).mean())
+    assert mae == pytest.approx(evaluate(run_store.store, run_store.worse).views[0].scores["mae"], abs=1e-4)
+    assert made[0].missing == ("audio",) and made[-1].missing == ("vision",) and made[1].missing == ()
+
+
+def test_unlabelled_and_wholly_absent_utterances(predictor: Predictor, utterances: Utterances) -> None:
+    empty = Utterances(
+        utterance_id=["nothing"],
+        raw_text=[None],
+        label=np.array([np.nan], np.float32),
+        text_ids=Ragged.from_lengths(np.empty(0, np.int32), [0]),
+        audio=Ragged.from_lengths(np.empty((0, 4), np.float32), [0]),
+        vision=Ragged.from_lengths(np.empty((0, 3), np.float32), [0]),
+    )
+    (made,) = predictor.predict_utterances(empty)
+    assert made.missing == ("text", "audio", "vision") and made.label is None and np.isfinite(made.sentiment)
+    assert predictor.predict_utterances(utterances.take([])) == []
+
+
+def test_longer_features_are_cut_and_say_so(predictor: Predictor, utterances: Utterances) -> None:
+    one = utterances.take([1])
+    long = replace(one, audio=Ragged.from_lengths(np.ones((50, 4), np.float32), [50]))
+    (made,) = predictor.predict_utterances(long)
+    assert made.notes == ("audio cut from 50 to 7 steps",)
+
+
+def test_wrong_features_are_refused(predictor: Predictor, utterances: Utterances, tmp_path: Path) -> None:
+    one = utterances.take([1])
+    wide = replace(one, audio=Ragged.from_lengths(np.ones((2, 9), np.float32), [2]))
+    (tmp_path / "wide.parquet").write_bytes(encode_shard(wide))
+    with pytest.raises(RefusedError, match="audio"):
+        predictor.predict_shard(tmp_path / "wide.parquet")
+    with pytest.raises(RefusedError, match="takes audio of 4 dimensions, got 9"):
+        predictor.predict_utterances(wide)
+    for bad in (np.nan, np.inf, -np.inf):
+        broken = replace(one, vision=Ragged.from_lengths(np.full((2, 3), bad, np.float32), [2]))
+        with pytest.raises(RefusedError, match="not finite"):
+            predictor.predict_utterances(broken)
+    for token in (-1, 30522):
+        foreign = replace(one, text_ids=Ragged.from_lengths(np.array([101, token, 102], np.int32), [3]))
+        with pytest.raises(RefusedError, match="text ids"):
+            predictor.predict_utterances(foreign)
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"not parquet at all", None])
+def test_files_that_are_no_shards_are_refused(predictor: Predictor, tmp_path: Path, data: bytes | None) -> None:
+    path = tmp_path / "file.parquet"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(RefusedError) as refusal:
+        predictor.predict_shard(path)
+    assert "file.parquet" in str(refusal.value) and "\n" not in str(refusal.value)
+    with pytest.raises(RefusedError):
+        predictor.predict_shard(tmp_path)
+
+
+def test_front_door_keeps_the_order_of_its_inputs(run_store: RunStore, utterances: Utterances, tmp_path: Path) -> None:
+    path = tmp_path / "two.parquet"
+    path.write_bytes(encode_shard(utterances.take([0, 1])))
+    publish(run_store.store, run_store.worse, "small-lnln")
+    folder = pull(run_store.store, "small-lnln", tmp_path / "pulled")
+    for model in (run_store.worse, "small-lnln@best", str(folder)):
+        made = predict(run_store.store, model, ["good", str(path), "bad"])
+        assert [row.utterance_id for row in made] == ["sentence 1", *utterances.utterance_id[:2], "sentence 2"]
+    with pytest.raises(RefusedError, match="nothing to predict"):
+        predict(run_store.store, run_store.worse, [])
+
+
+def test_model_without_a_tokenizer_takes_shards_only(run_store: RunStore, tmp_path: Path) -> None:
+    publish(run_store.store, run_store.worse, "small-lnln")
+    folder = pull(run_store.store, "small-lnln", tmp_path / "pulled")
+    (folder / "tokenizer.json").unlink()
+    (folder / "manifest.json").unlink()
+    predictor = Predictor.open(run_store.store, str(folder))
+    with pytest.raises(RefusedError, match="reads no sentences"):
+        predictor.predict_texts(["good"])
+
+
+@pytest.mark.parametrize(
+    ("sentiment", "label_range", "word"),
+    [
+        (-9.0, (-3, 3), "strongly negative"),
+        (-0.5, (-3, 3), "weakly negative"),
+        (-0.49, (-3, 3), "neutral"),
+        (0.5, (-3, 3), "neutral"),
+        (0.51, (-3, 3), "weakly positive"),
+        (2.6, (-3, 3), "strongly positive"),
+        (-0.7, (-1, 1), "negative"),
+        (0.0, (-1, 1), "neutral"),
+        (0.7, (-1, 1), "weakly positive"),
+        (5.0, (-1, 1), "positive"),
+    ],
+)
+def test_words(sentiment: float, label_range: tuple[float, float], word: str) -> None:
+    assert describe(sentiment, label_range) == word
+
+
+def test_words_are_the_seven_classes() -> None:
+    assert len(MOSI_WORDS) == 7 and [end for end, _ in MOSI_WORDS] == sorted(end for end, _ in MOSI_WORDS)
