@@ -20,7 +20,7 @@ def load(name: str, store: str | None = None) -> nn.Module:
     `store` is a folder or `s3://bucket/prefix`; default: the environment's LNLN_STORE, else `./store`.
     Raises RefusedError for an unknown model or a damaged file.
     """
-    from lnln import model_store
     from lnln.data.store import default_store
+    from lnln.model_store import load as load_model
 
-    return model_store.load(name, store if store is not None else default_store())
+    return load_model(name, store if store is not None else default_store())

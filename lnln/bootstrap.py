@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lnln.metrics import _classifiers, _is_sims, _rows, metric_names
+from lnln.metrics import classify, is_counted, metric_names
 
 Array = NDArray[np.float64]
 
@@ -45,16 +45,6 @@ def resampled_scores(
                 counts @ hits.astype(np.float64).T, totals, out=np.zeros((num_resamples, len(x))), where=totals > 0
             )
     return scores
-
-
-def classify(name: str, values: NDArray[np.float32], label_range: Sequence[float]) -> NDArray[np.int64]:
-    sims = _is_sims(label_range)
-    values = np.asarray(values, np.float32)
-    return _classifiers(sims)[name](values.clip(-1, 1) if sims else values)
-
-
-def is_counted(name: str, labels: NDArray[np.float32]) -> NDArray[np.bool_]:
-    return _rows(name, labels)
 
 
 def interval(samples: Array) -> tuple[float, float]:

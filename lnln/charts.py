@@ -91,6 +91,7 @@ def _draw_panel(axes: Axes, evaluations: Sequence[Evaluation], metric: str, look
     ]
     for value, _, style in baselines:
         axes.axhline(value, color="#555555", lw=1.2, ls=style, zorder=1)
+    axes.autoscale_view(scalex=False)  # axhline alone may end on the frame
     rates = sorted({rate for evaluation in evaluations for rate in evaluation.rates})
     if len(rates) <= 12:
         axes.set_xticks(rates)

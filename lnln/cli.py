@@ -167,6 +167,7 @@ def tune(
     workers: Workers = 1,
 ) -> None:
     """A study over the loss weights; running it again continues it."""
+    from tuning.select import table
     from tuning.sweep import tune as run_study
 
     session: Session = context.obj
@@ -178,7 +179,11 @@ def tune(
             num_trials=trials,
             num_workers=workers,
         )
-    show.study(session.console, study)
+    show.study(
+        session.console,
+        {**study.to_dict(), "trials": [trial.to_dict() for trial in study.trials]},
+        table(study),
+    )
 
 
 @app.command()

@@ -62,9 +62,9 @@ def score(predictions: ArrayLike, labels: ArrayLike, label_range: Sequence[float
         "mae": float(np.abs(predicted.astype(np.float64) - actual).mean()),
         "corr": _correlation(predicted, actual),
     }
-    for name, classify in _classifiers(is_sims).items():
-        chosen = _rows(name, actual)
-        truth, guess = classify(actual[chosen]), classify(predicted[chosen])
+    for name in _accuracies(label_range):
+        chosen = is_counted(name, actual)
+        truth, guess = (classify(name, values[chosen], label_range) for values in (actual, predicted))
         scores[name] = _accuracy(truth, guess)
         if name.startswith("acc2"):
             scores[name.replace("acc2", "f1")] = _weighted_f1(truth, guess)
@@ -74,17 +74,17 @@ def score(predictions: ArrayLike, labels: ArrayLike, label_range: Sequence[float
 def baselines(train_labels: ArrayLike, labels: ArrayLike, label_range: Sequence[float]) -> dict[str, dict[str, float]]:
     """Scores of two constant answers on `labels`, to stand beside every model's.
 
-    predict_mean: the mean training label. one_class: for each accuracy and F1, the most frequent class in training.
+    predict_mean: the mean training label. one_class: for each accuracy and F1, the class that is most frequent among
+    `labels` themselves, as the field quotes it (57.77 on MOSI's test split, np): no constant answer can do better.
     """
     _, train = _labelled(train_labels, train_labels)
     _, actual = _labelled(labels, labels)
-    is_sims = _is_sims(label_range)
-    if is_sims:
-        train, actual = train.clip(-1, 1), actual.clip(-1, 1)
+    if _is_sims(label_range):
+        train = train.clip(-1, 1)
     one_class: dict[str, float] = {}
-    for name, classify in _classifiers(is_sims).items():
-        truth = classify(actual[_rows(name, actual)])
-        guess = np.full_like(truth, _most_frequent(classify(train[_rows(name, train)])))
+    for name in _accuracies(label_range):
+        truth = classify(name, actual[is_counted(name, actual)], label_range)
+        guess = np.full_like(truth, _most_frequent(truth))
         one_class[name] = _accuracy(truth, guess)
         if name.startswith("acc2"):
             one_class[name.replace("acc2", "f1")] = _weighted_f1(truth, guess)
@@ -93,6 +93,23 @@ def baselines(train_labels: ArrayLike, labels: ArrayLike, label_range: Sequence[
         "predict_mean": score(np.full(len(actual), train.mean()), actual, label_range),
         "one_class": {name: one_class[name] for name in names if name in one_class},
     }
+
+
+def classify(name: str, values: ArrayLike, label_range: Sequence[float]) -> Classes:
+    """The class of each value, of any shape, in the accuracy `name`; values outside the range count as its ends."""
+    is_sims = _is_sims(label_range)
+    array = np.asarray(values, np.float32)
+    return _classifiers(is_sims)[name](array.clip(-1, 1) if is_sims else array)
+
+
+def is_counted(name: str, labels: ArrayLike) -> NDArray[np.bool_]:
+    """True where the accuracy `name` counts the utterance: `np` leaves out labels of exactly 0."""
+    array = np.asarray(labels, np.float32)
+    return array != 0 if name == "acc2_np" else np.ones(array.shape, np.bool_)
+
+
+def _accuracies(label_range: Sequence[float]) -> tuple[str, ...]:
+    return tuple(name for name in metric_names(label_range) if name.startswith("acc"))
 
 
 def _is_sims(label_range: Sequence[float]) -> bool:
@@ -136,10 +153,6 @@ def _cut(bounds: tuple[float, ...]) -> Classifier:
 def _rounded(limit: int) -> Classifier:
     """The nearest whole number (halves to the even one) within the limits."""
     return lambda values: np.round(values.clip(-limit, limit)).astype(np.int64)
-
-
-def _rows(name: str, labels: Values) -> NDArray[np.bool_]:
-    return labels != 0 if name == "acc2_np" else np.ones(len(labels), np.bool_)
 
 
 def _most_frequent(classes: Classes) -> int:

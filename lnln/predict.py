@@ -67,7 +67,8 @@ class Prediction:
     label: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """What JSON can hold."""
+        return {**asdict(self), "missing": list(self.missing), "notes": list(self.notes)}
 
 
 class Predictor:
@@ -196,17 +197,23 @@ class Predictor:
             )
 
 
-def predict(store: Store, model: str, inputs: Sequence[str]) -> list[Prediction]:
-    """Predictions for `inputs`, in order: a name that ends in .parquet is a feature shard, all else a sentence."""
+def predict(store: Store, model: str, inputs: Sequence[str]) -> list[dict[str, Any]]:
+    """Predictions for `inputs`, in order, as JSON values: a name in .parquet is a feature shard, all else a sentence.
+
+    Each is `Prediction.to_dict()` with `input`, the sentence; None for a row of a shard, which `utterance_id` names.
+    """
     if not inputs:
         raise RefusedError("nothing to predict: give sentences or feature shards (.parquet)")
     predictor = Predictor.open(store, model)
     sentences = [text for text in inputs if not _is_shard(text)]
     from_sentences = iter(predictor.predict_texts(sentences) if sentences else [])
-    predictions: list[Prediction] = []
+    rows: list[dict[str, Any]] = []
     for text in inputs:
-        predictions += predictor.predict_shard(Path(text)) if _is_shard(text) else [next(from_sentences)]
-    return predictions
+        if _is_shard(text):
+            rows += [{"input": None, **made.to_dict()} for made in predictor.predict_shard(Path(text))]
+        else:
+            rows.append({"input": _plain(text), **next(from_sentences).to_dict()})
+    return rows
 
 
 def describe(sentiment: float, label_range: Sequence[float]) -> str:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from lnln.evaluations import Evaluation
     from lnln.model_store import PublishedModel
     from lnln.runs import Run
-    from tuning.select import Study
 
 
 def corpus(console: Console, manifest: FeatureManifest) -> None:
@@ -62,16 +61,13 @@ def run(console: Console, finished: Run) -> None:
     console.result(value, table=table(["missing rate", "MAE", "Corr"], rows, "validation"), lines=lines)
 
 
-def study(console: Console, found: Study) -> None:
-    from tuning.select import best_trial
-    from tuning.select import table as study_rows
-
-    rows = study_rows(found)
-    best = best_trial(found)
-    value = {**found.to_dict(), "trials": [trial.to_dict() for trial in found.trials]}
-    weights = ", ".join(f"{name} {weight:.3g}" for name, weight in best.weights.items())
+def study(console: Console, value: dict[str, Any], rows: Sequence[dict[str, str]]) -> None:
+    """value: `study.json` with its trials. rows: the same trials as a table."""
+    best = value["best"]
+    weights = ", ".join(f"{name} {weight:.3g}" for name, weight in best["weights"].items())
     lines = [
-        f"study {found.study_id}: trial {best.number} is best with {weights} (validation MAE {best.valid_mae:.4f})"
+        f"study {value['study_id']}: trial {best['number']} is best with {weights} "
+        f"(validation MAE {best['valid_mae']:.4f})"
     ]
     console.result(value, table=table(list(rows[0]), [list(row.values()) for row in rows]), lines=lines)
 
@@ -100,7 +96,7 @@ def predictions(console: Console, rows: Sequence[dict[str, Any]]) -> None:
     columns = ["input", "sentiment", "label", "completeness", "missing"]
     cells = [
         [
-            row.get("input") or row["utterance_id"],
+            row["input"] if row["input"] is not None else row["utterance_id"],
             f"{row['sentiment']:+.2f}",
             row["label_text"],
             f"{row['completeness']:.2f}",
@@ -108,7 +104,8 @@ def predictions(console: Console, rows: Sequence[dict[str, Any]]) -> None:
         ]
         for row in rows
     ]
-    console.result({"predictions": list(rows)}, table=table(columns, cells))
+    notes = [f"{row['utterance_id']}: {note}" for row in rows for note in row["notes"]]
+    console.result({"predictions": list(rows)}, table=table(columns, cells), lines=notes)
 
 
 def findings(console: Console, found: Sequence[Finding]) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lnln.bootstrap import classify, interval, is_counted, resampled_scores
+from lnln.bootstrap import interval, resampled_scores
 from lnln.corruption import ViewSpec
 from lnln.evaluations import Interval, ViewScores
-from lnln.metrics import baselines, higher_is_better, metric_names, score
+from lnln.metrics import baselines, classify, higher_is_better, is_counted, metric_names, score
 
 NUM_RESAMPLES = 1000
 BOOTSTRAP_SEED = 0
@@ -42,7 +42,7 @@ def score_views(
         for spec, predicted, estimated in zip(specs, predictions, completeness, strict=True)
     )
     mean = {metric: float(np.mean([view.scores[metric] for view in views])) for metric in views[0].scores}
-    answers = _baseline_answers(train_labels, label_range)
+    answers = _baseline_answers(train_labels, labels, label_range)
     constants = np.array([answer for by_metric in answers.values() for answer in by_metric.values()], np.float32)
     is_labelled = np.isfinite(labels)
     # The constant answers as further views, (V + C, L): so they are drawn together with the model's.
@@ -89,13 +89,13 @@ def _intervals_by_rate(metric: str, views: Sequence[ViewScores], drawn: NDArray[
     return tuple(intervals)
 
 
-def _baseline_answers(train_labels: Values, label_range: tuple[float, float]) -> Answers:
-    """One class is, for each accuracy, a training label of the class that is most frequent in training."""
-    train = train_labels[np.isfinite(train_labels)]
+def _baseline_answers(train_labels: Values, labels: Values, label_range: tuple[float, float]) -> Answers:
+    """One class is, for each accuracy, a label of the class that is most frequent among `labels`."""
+    train, known = train_labels[np.isfinite(train_labels)], labels[np.isfinite(labels)]
     accuracies = [metric for metric in metric_names(label_range) if metric.startswith("acc")]
     one_class = {}
     for metric in accuracies:
-        counted = train[is_counted(metric, train)]
+        counted = known[is_counted(metric, known)]
         classes = classify(metric, counted, label_range)
         _, first, counts = np.unique(classes, return_index=True, return_counts=True)
         one_class[metric] = float(counted[first[counts.argmax()]]) if len(counts) else 0.0

@@ -1,7 +1,7 @@
 """Runs plans: in this process, or on Dask. The only module that knows Dask.
 
-    with dask_client(Settings()) as client:   # None: in this process
-        results = run(plan, client)                            # in the plan's order
+    with dask_client(Settings()) as client:     # None: in this process
+        results = run(plan, client)             # in the plan's order
 
 A failed job stops no other; at the end `StageFailedError` names all that failed, and why.
 """
@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ JOBS_PER_THREAD = 2
 # Failures that the message spells out; `StageFailedError.failures` holds all.
 _NUM_SPELLED_OUT = 5
 
-Outcome = tuple[Job, Any, Exception | None]
+Outcome = tuple[Job, Any, BaseException | None]
 
 
 class StageFailedError(RefusedError):
@@ -67,7 +68,7 @@ def run(
     """
     results: dict[str, Any] = {}
     failures: dict[str, str] = {}
-    first_error: Exception | None = None
+    first_error: BaseException | None = None
     outcomes = _run_here(plan) if client is None else _run_on_dask(plan, client)
     with progress_bar(plan.stage, len(plan), is_wanted=progress) as advance:
         for job, result, error in outcomes:
@@ -161,7 +162,7 @@ def _remote_client(address: str) -> Iterator[Client]:
     try:
         with ThreadPoolExecutor(1) as thread:  # a flow may have been called from a running event loop
             thread.submit(asyncio.run, _shake_hands(address)).result()
-    except (OSError, ValueError) as error:
+    except Exception as error:  # among them TypeError, for tls:// without certificates
         raise RefusedError(
             f"no Dask scheduler answers at {address} within {CONNECT_TIMEOUT_SECONDS} s ({_reason(error)}); "
             "mend LNLN_DASK or DASK_SCHEDULER_ADDRESS; LNLN_DASK=none works in this process"
@@ -173,7 +174,7 @@ def _remote_client(address: str) -> Iterator[Client]:
 
 
 async def _shake_hands(address: str) -> None:
-    """Raises OSError or ValueError unless something that speaks Dask's protocol listens at `address`."""
+    """Raises unless something that speaks Dask's protocol listens at `address`."""
     from distributed import Security
     from distributed.comm import connect
 
@@ -192,15 +193,17 @@ def _run_here(plan: Plan) -> Iterator[Outcome]:
 
 def _run_on_dask(plan: Plan, client: Client) -> Iterator[Outcome]:
     from distributed import KilledWorker
+    from distributed.client import FutureCancelledError
 
-    killed = []
+    bereft = []
     for outcome in _outcomes(plan.jobs, client):
-        if isinstance(outcome[2], KilledWorker):
-            killed.append(outcome[0])
+        # Dask blames all that a dead worker had been given, and forgets the data it held.
+        if isinstance(outcome[2], (KilledWorker, FutureCancelledError)):
+            bereft.append(outcome[0])
         else:
             yield outcome
-    for job in killed:  # Dask blames all that a dead worker had been given; alone, a job dies for its own fault only
-        yield from _outcomes([job], client)
+    for job in bereft:  # alone, and whole with the scheduler: now a job dies for its own fault only
+        yield from _outcomes([replace(job, holds_data=False)], client)
 
 
 def _outcomes(jobs: Sequence[Job], client: Client) -> Iterator[Outcome]:
@@ -215,28 +218,37 @@ def _outcomes(jobs: Sequence[Job], client: Client) -> Iterator[Outcome]:
     def submit() -> None:
         room = JOBS_PER_THREAD * max(1, sum(client.nthreads().values())) - len(running)
         for job in islice(waiting, max(room, 0)):
-            future = client.submit(job, pure=False)
+            # Data lies with the workers then, not with the scheduler, and arrives three times sooner.
+            call = client.scatter([job], hash=False)[0] if job.holds_data else job
+            future = client.submit(_call, call, pure=False)
             running[future] = job
             completed.add(future)
 
-    submit()
     try:
+        submit()
         for future in completed:
             job = running.pop(future)
             try:
                 outcome: Outcome = (job, future.result(), None)
             except FutureCancelledError as error:
-                raise RefusedError(
-                    f"the Dask scheduler {client.scheduler.address} was lost before job {job.name!r} ended; "
-                    "the same command does what is missing"
-                ) from error
+                if error.reason == "scheduler-connection-lost":
+                    raise
+                outcome = (job, None, error)
             except Exception as error:
                 outcome = (job, None, error)
             yield outcome
             submit()
+    except (FutureCancelledError, OSError) as error:
+        raise RefusedError(
+            f"the Dask scheduler {client.scheduler.address} was lost; the same command does what is missing"
+        ) from error
     finally:
         for future in running:
             future.release()
+
+
+def _call(job: Job) -> Any:
+    return job()
 
 
 def _reason(error: BaseException) -> str:

@@ -96,7 +96,7 @@ def plan_import(store: Store, folder: str, source: MmsaCorpus) -> Plan:
         for number, (first, last) in enumerate(_shard_rows(utterances)):
             rows = _rows(utterances, first, last)
             arguments = {"store": store, "folder": folder, "split": split, "utterances": rows}
-            jobs.append(Job(f"{split} {number}", write_shard, arguments))
+            jobs.append(Job(f"{split} {number}", write_shard, arguments, holds_data=True))
     return Plan(f"import {folder.partition('/')[0]}", tuple(jobs))
 
 

@@ -38,7 +38,9 @@ class Outcome:
 
 
 def lnln(*arguments: str | Path, store: str | Path, timeout_seconds: float = 280, **environment: str) -> Outcome:
-    """Run `lnln --store STORE --json ARGUMENTS`."""
+    """Run `lnln --store STORE --json ARGUMENTS`, with a cache of models beside the store where that is a folder."""
+    if "://" not in str(store):
+        environment = {"LNLN_CACHE": f"{store}-cache", **environment}
     done = subprocess.run(
         [LNLN, "--store", str(store), "--json", *map(str, arguments)],
         capture_output=True,

@@ -23,8 +23,8 @@ def mmsa_split(num: int, seed: int, *, text: int = 10, audio: int = 7, vision: i
     vision_lengths = random.integers(1, vision + 1, num)
     audio_lengths[0], vision_lengths[-1] = 0, 0
     frames: dict[str, NDArray[np.float32]] = {
-        "audio": random.normal(0, 1, (num, audio, 4)).astype(np.float32) + label[:, None, None].astype(np.float32) / 2,
-        "vision": random.normal(0, 1, (num, vision, 3)).astype(np.float32) - label[:, None, None].astype(np.float32),
+        "audio": (random.normal(0, 1, (num, audio, 4)) + label[:, None, None] / 2).astype(np.float32),
+        "vision": (random.normal(0, 1, (num, vision, 3)) - label[:, None, None]).astype(np.float32),
     }
     for i in range(num):
         words = [random.choice(GOOD if label[i] > 0 else BAD), *random.choice(PLAIN, random.integers(1, text - 3))]

@@ -43,7 +43,7 @@ def test_other_sizes(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert f"{case:12} out.sentiment_preds" in out
 
 
-@pytest.mark.parametrize("changed", ["out.w", "mid.hyper.1", "grad.h_p", "grad.proj_l.0.bias", "sd.h_hyper"])
+@pytest.mark.parametrize("changed", ["out.w", "mid.hyper.1", "grad.h_p", "grad.proj_l.0.bias", "sd.dmml.3.bias"])
 def test_a_changed_number_is_found(changed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_case(tmp_path, "train_b6", Shape(), num_utterances=3)
     path = tmp_path / "train_b6.safetensors"

@@ -16,7 +16,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 import optuna
 import ray
@@ -169,7 +168,7 @@ def _run(task: Task, search: RecordingSearch, num_trials: int) -> None:
     trainable = ray_tune.with_resources(ray_tune.with_parameters(run_trial, task=task), {"cpu": TRIAL_CPUS})
     with (
         tempfile.TemporaryDirectory(prefix="lnln-tune-") as folder,
-        _quiet_tune(),
+        _quiet_ray(),
         ray_session(num_cpus=max_concurrent_trials * (task.num_workers + 1)),
         _removed(store, task.storage),
     ):
@@ -231,13 +230,19 @@ def _quiet_optuna() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_tune() -> Iterator[None]:
-    """No table on standard output (which Tune's newer reporter writes even at verbosity 0), no TensorBoard files."""
-    wanted = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
-    before: dict[str, Any] = {name: os.environ.get(name) for name in wanted}
+def _quiet_ray() -> Iterator[None]:
+    """Standard output stays empty, standard error nearly so; for Ray of our own too, so it begins before that."""
+    wanted = {
+        "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer reporter prints tables even at verbosity 0
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # files for TensorBoard and the like
+        # A trial is four processes and its workers, all of which are meant; Ray warns where they are four per core.
+        "RAY_worker_maximum_startup_concurrency": "32",
+    }
+    before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     finally:
         for name, value in before.items():
             if value is None:

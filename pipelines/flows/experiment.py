@@ -28,8 +28,7 @@ from lnln.evaluations import Evaluation
 from lnln.model_store import publish
 from lnln.report import report
 from lnln.train.launch import train
-from pipelines.flows.features import artifact_key
-from pipelines.settings import Settings
+from pipelines.flows.features import artifact_key, settings_of_run
 from tuning.select import best_trial, table, with_weights
 from tuning.sweep import tune
 
@@ -59,7 +58,7 @@ def experiment(
         Names of the study, run, evaluation and model (None where there is none), where the report is, and the mean
         scores over the missing rates of the test split.
     """
-    there = Settings.of_flow(store).store
+    there = settings_of_run(store).store
     chosen = config_for(corpus, config, overrides or [])
     study: dict[str, Any] = {"study_id": None}
     if num_trials:

@@ -12,10 +12,12 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
+from prefect.runtime import deployment
 
 from lnln.data.manifest import FeatureManifest
 from lnln.data.schema import MODALITIES
 from lnln.data.store import Store
+from lnln.errors import RefusedError
 from pipelines.execute import dask_client
 from pipelines.ingest import import_corpus, import_sample
 from pipelines.settings import Settings
@@ -33,7 +35,7 @@ def features(corpus: str, source: str | None = None, store: str | None = None) -
     Returns:
         Where the manifest is, its digest, and the number of utterances of each split.
     """
-    settings = Settings.of_flow(store)
+    settings = settings_of_run(store)
     there = Store(settings.store)
     with dask_client(settings) as client:
         if source is None:
@@ -52,6 +54,20 @@ def features(corpus: str, source: str | None = None, store: str | None = None) -
         "digest": manifest.digest(),
         "num_utterances": utterances,
     }
+
+
+def settings_of_run(store: str | None) -> Settings:
+    """`Settings.of_flow`; RefusedError where a deployment would write to a relative folder.
+
+    A Prefect worker runs a deployment in a folder of its own, which it removes afterwards.
+    """
+    settings = Settings.of_flow(store)
+    if deployment.id and "://" not in settings.store and not Path(settings.store).is_absolute():
+        raise RefusedError(
+            f"a deployment needs a store that outlives its run, got the relative folder {settings.store}; set the "
+            "parameter store, or LNLN_STORE of the Prefect worker, to s3://bucket/prefix or an absolute path"
+        )
+    return settings
 
 
 def artifact_key(flow_name: str, corpus: str) -> str:

@@ -16,8 +16,7 @@ from lnln.data.manifest import ViewManifest
 from lnln.data.store import Store
 from pipelines.corrupt import corrupt
 from pipelines.execute import dask_client
-from pipelines.flows.features import artifact_key
-from pipelines.settings import Settings
+from pipelines.flows.features import artifact_key, settings_of_run
 
 
 @flow(name="views", flow_run_name="views of {corpus}")
@@ -35,7 +34,7 @@ def views(
     Returns:
         The ids of the views, evaluation views first.
     """
-    settings = Settings.of_flow(store)
+    settings = settings_of_run(store)
     chosen = config_for(corpus, config, overrides or [])
     with dask_client(settings) as client:
         made = corrupt(Store(settings.store), corpus, chosen, client)

@@ -60,7 +60,8 @@ def test_from_pickle_to_prediction(tmp_path: Path) -> None:
     assert [trial["state"] for trial in study["trials"]] == ["complete", "complete"]
 
     evaluation = lnln("evaluate", run["run_id"], store=store).json
-    assert [score["rate"] for score in evaluation["scores"]] == [i / 10 for i in range(10)]
+    assert evaluation["rates"] == [i / 10 for i in range(10)]
+    assert len(evaluation["views"]) == 10 and evaluation["num_labelled"] == 14
     assert {"predict_mean", "one_class"} <= set(evaluation["baselines"])
 
     assert lnln("publish", run["run_id"], "--name", "tiny-lnln", store=store).json["model"] == "tiny-lnln@v1"

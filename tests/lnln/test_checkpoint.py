@@ -26,7 +26,8 @@ def trained(seed: int) -> tuple[nn.Module, torch.optim.AdamW]:
     """A small network after two steps, one parameter of which never has a gradient."""
     torch.manual_seed(seed)
     model = nn.ModuleDict({"a": nn.Linear(3, 2), "unused": nn.Linear(2, 2)})
-    weights, unused = {"params": [model["a"].weight]}, {"params": list(model["unused"].parameters())}
+    weights: dict[str, Any] = {"params": [model["a"].weight]}
+    unused: dict[str, Any] = {"params": list(model["unused"].parameters())}
     optimizer = torch.optim.AdamW([{"params": [model["a"].bias], "weight_decay": 0.0}, weights, unused], lr=0.1)
     for _ in range(2):
         step(model, optimizer)

@@ -58,7 +58,7 @@ def test_an_unlabelled_utterance_gives_neither_loss_nor_nan_gradient() -> None:
     batch = dataclasses.replace(random_batch(LENGTHS[:2]), label=torch.tensor([float("nan"), 1.0]))
     for distance in ("mse", "l1", "huber"):
         output = Output(sentiment=sentiment, completeness=torch.tensor([0.5, 0.5]))
-        terms = loss_terms(output, batch, LossConfig(sentiment_distance=distance))  # type: ignore[arg-type]
+        terms = loss_terms(output, batch, LossConfig(sentiment_distance=distance))
         (gradient,) = torch.autograd.grad(terms["sentiment"].sum(), sentiment)
         assert gradient[0] == 0 and gradient[1] != 0 and gradient.isfinite().all()
 

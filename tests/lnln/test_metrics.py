@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, f1_score
 
 from lnln.errors import RefusedError
-from lnln.metrics import TITLES, baselines, higher_is_better, metric_names, score
+from lnln.metrics import TITLES, baselines, classify, higher_is_better, is_counted, metric_names, score
 
 MOSI, SIMS = (-3.0, 3.0), (-1.0, 1.0)
 VALUES = st.floats(-4, 4, width=32)
@@ -38,7 +37,7 @@ def test_known_answers_mosi() -> None:
     assert scores["acc2_np"] == pytest.approx(3 / 4)
     assert scores["f1_np"] == pytest.approx(f1_score([1, 0, 1, 0], [1, 0, 1, 1], average="weighted"))
     assert scores["mae"] == pytest.approx(np.abs(predictions - labels).mean(), rel=1e-6)
-    assert scores["corr"] == pytest.approx(pearsonr(predictions, labels)[0], rel=1e-6)
+    assert scores["corr"] == pytest.approx(np.corrcoef(predictions, labels)[0, 1], rel=1e-6)
 
 
 def test_sims_classes_lie_between_their_bounds() -> None:
@@ -58,15 +57,18 @@ def test_f1_has_its_arguments_in_order() -> None:  # D2
     assert score(np.ones(10), labels, MOSI)["f1_np"] == pytest.approx(2 * share**2 / (1 + share))
 
 
-def test_one_class_is_the_most_frequent_of_training() -> None:
-    train = [1.0, 1.0, 2.0, 0.0, 0.0, 0.0, -1.0, -1.0]
+def test_one_class_is_the_best_constant_answer() -> None:
+    train = [-1.0, -1.0, -2.0]
     labels = np.array([1.0] * 6 + [-1.0] * 4)
     constant = baselines(train, labels, MOSI)["one_class"]
     assert constant["acc2_np"] == constant["acc2_nn"] == pytest.approx(0.6)
     assert constant["f1_np"] == pytest.approx(2 * 0.36 / 1.6)
-    assert constant["acc7"] == 0.0  # 0 is the most frequent
+    assert constant["acc7"] == constant["acc5"] == pytest.approx(0.6)
     assert constant.keys() == {"acc7", "acc5", "acc2_np", "f1_np", "acc2_nn", "f1_nn"}
     assert baselines([0.5, 0.6, -0.5], [0.5, -0.5], SIMS)["one_class"].keys() == {"acc5", "acc3", "acc2", "f1"}
+    for guess in np.linspace(-3, 3, 25):
+        scores = score(np.full(10, guess), labels, MOSI)
+        assert all(scores[name] <= constant[name] + 1e-12 for name in constant)
 
 
 def test_the_mean_baseline_is_the_score_of_the_training_mean() -> None:
@@ -108,3 +110,14 @@ def test_names() -> None:
     for label_range in (MOSI, SIMS):
         assert set(metric_names(label_range)) <= set(TITLES)
     assert [name for name in TITLES if not higher_is_better(name)] == ["mae"]
+
+
+@pytest.mark.parametrize("label_range", [MOSI, SIMS])
+def test_classes_of_any_shape_give_the_accuracies(label_range: tuple[float, float]) -> None:
+    labels = np.round(np.random.default_rng(0).uniform(-3.5, 3.5, 50), 1)
+    views = np.random.default_rng(1).uniform(-4, 4, (3, 50))
+    for name in metric_names(label_range):
+        if name.startswith("acc"):
+            hits = classify(name, views, label_range) == classify(name, labels, label_range)
+            expected = [score(view, labels, label_range)[name] for view in views]
+            np.testing.assert_allclose(hits[:, is_counted(name, labels)].mean(axis=1), expected)

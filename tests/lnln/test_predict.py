@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,7 +162,9 @@ def test_front_door_keeps_the_order_of_its_inputs(run_store: RunStore, utterance
     folder = pull(run_store.store, "small-lnln", tmp_path / "pulled")
     for model in (run_store.worse, "small-lnln@best", str(folder)):
         made = predict(run_store.store, model, ["good", str(path), "bad"])
-        assert [row.utterance_id for row in made] == ["sentence 1", *utterances.utterance_id[:2], "sentence 2"]
+        assert [row["utterance_id"] for row in made] == ["sentence 1", *utterances.utterance_id[:2], "sentence 2"]
+        assert [row["input"] for row in made] == ["good", None, None, "bad"]
+        assert json.loads(json.dumps(made)) == made
     with pytest.raises(RefusedError, match="nothing to predict"):
         predict(run_store.store, run_store.worse, [])
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,10 @@ def die() -> None:
     os._exit(1)
 
 
+def first_and_size(data: bytes) -> tuple[int, int]:
+    return data[0], len(data)
+
+
 def leave_mark(folder: Path, number: int) -> int:
     (folder / str(number)).touch()
     time.sleep(0.05)
@@ -59,6 +64,14 @@ def client(request: pytest.FixtureRequest) -> Iterator[Client | None]:
 
 def test_results_come_in_the_order_of_the_plan(client: Client | None) -> None:
     assert run(Plan("squares", squares(9)), client) == [i * i for i in range(9)]
+
+
+def test_jobs_that_hold_data(client: Client | None) -> None:
+    data = [bytes([i]) * 11_000_000 for i in range(6)]
+    jobs = tuple(Job(f"bytes {i}", first_and_size, {"data": data[i]}, holds_data=True) for i in range(6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run(Plan("bytes", jobs), client) == [(i, 11_000_000) for i in range(6)]
 
 
 def test_an_empty_plan(client: Client | None) -> None:
@@ -85,7 +98,7 @@ def test_failures_stop_no_other_job_and_are_listed_in_order(client: Client | Non
 
 
 def test_many_failures_stay_one_readable_line(client: Client | None) -> None:
-    with pytest.raises(StageFailedError, match="20 of 20 jobs failed .*; and 15 more") as caught:
+    with pytest.raises(StageFailedError, match=r"20 of 20 jobs failed .*; and 15 more") as caught:
         run(Plan("all", tuple(Job(f"job {i}", fail, {"number": 1}) for i in range(20))), client)
     assert len(caught.value.failures) == 20
     assert "\n" not in str(caught.value)
@@ -118,7 +131,9 @@ def test_a_bar_on_standard_error_where_it_is_a_terminal(
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1", "foo://127.0.0.1:1", "tcp://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "address", ["nonsense", "tcp://127.0.0.1", "foo://127.0.0.1:1", "tls://127.0.0.1:1", "tcp://127.0.0.1:1"]
+)
 def test_an_address_without_a_scheduler_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execute, "CONNECT_TIMEOUT_SECONDS", 1)
     with (
@@ -141,58 +156,44 @@ def test_few_jobs_are_in_flight_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_takes_no_other_job_with_it() -> None:
-    jobs = (*squares(3), Job("killer", die), *(Job(f"more {i}", square, {"number": i}) for i in range(3)))
+@pytest.mark.parametrize("holds_data", [False, True])
+def test_a_worker_that_dies_takes_no_other_job_with_it(holds_data: bool) -> None:
+    more = (Job(f"more {i}", square, {"number": i}, holds_data=holds_data) for i in range(3))
+    jobs = (*squares(3), Job("killer", die, holds_data=holds_data), *more)
     with dask_client(Settings(dask="local")) as client, pytest.raises(StageFailedError) as caught:
         run(Plan("deaths", jobs), client)
     assert list(caught.value.failures) == ["killer"]
     assert "memory" in caught.value.failures["killer"]
 
 
+def start(role: str, *options: str) -> subprocess.Popen[bytes]:
+    """A Dask scheduler or worker as an operator starts it."""
+    command = [sys.executable, "-m", f"distributed.cli.dask_{role}", "--host", "127.0.0.1", "--no-dashboard", *options]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 @pytest.mark.slow
 def test_a_cluster_of_its_own_and_the_end_of_its_scheduler(tmp_path: Path) -> None:
-    """A scheduler and a worker as an operator starts them, joined by address; then the scheduler is killed."""
+    """Joined by the address of its scheduler, which is killed in the middle of a stage."""
     file = tmp_path / "scheduler.json"
-    quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    scheduler = subprocess.Popen(
-        [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
-         "--scheduler-file", str(file)], **quiet,
-    )  # fmt: skip
-    workers = [scheduler]
+    processes = [start("scheduler", "--port", "0", "--scheduler-file", str(file))]
     try:
         deadline = time.monotonic() + 60
         while not (file.exists() and file.stat().st_size):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        workers.append(
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "distributed.cli.dask_worker",
-                    "--scheduler-file",
-                    str(file),
-                    "--no-dashboard",
-                    "--host",
-                    "127.0.0.1",
-                    "--nthreads",
-                    "1",
-                    "--local-directory",
-                    str(tmp_path),
-                ],
-                **quiet,
-            )  # fmt: skip
-        )
+        folder = ("--local-directory", str(tmp_path))
+        processes.append(start("worker", "--scheduler-file", str(file), "--nthreads", "1", *folder))
         address = json.loads(file.read_text())["address"]
         with dask_client(Settings(dask=address)) as client:
             assert client is not None
             client.wait_for_workers(1, timeout=60)
             assert run(Plan("squares", squares(5)), client) == [0, 1, 4, 9, 16]
-            threading.Timer(0.5, scheduler.send_signal, [signal.SIGKILL]).start()
+            threading.Timer(0.5, processes[0].send_signal, [signal.SIGKILL]).start()
             slow = tuple(Job(f"mark {i}", leave_mark, {"folder": tmp_path, "number": i}) for i in range(200))
-            with pytest.raises(RefusedError, match="was lost before job"):
+            with pytest.raises(RefusedError, match="was lost; the same command"):
                 run(Plan("marks", slow), client)
     finally:
-        for process in reversed(workers):
+        for process in reversed(processes):
             process.kill()
             process.wait()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Iterator
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import optuna
 import pytest
-import requests
-from moto.server import ThreadedMotoServer
 
 from lnln.data.store import Store
 from lnln.errors import RefusedError
@@ -117,18 +114,9 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
 
 
 @pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+def bucket(tmp_path: Path, s3_store_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("LNLN_CACHE", str(tmp_path / "cache"))
-    requests.put(f"http://{host}:{port}/bucket", timeout=10).raise_for_status()
-    yield f"s3://bucket/{tmp_path.name}"
-    server.stop()
+    return s3_store_url
 
 
 @pytest.mark.slow

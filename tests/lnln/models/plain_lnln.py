@@ -52,7 +52,7 @@ def make_weights(shape: Shape, seed: int = 0) -> Weights:
         weights[name] = offset + scale * torch.randn(*size, generator=generator)
 
     def linear(name: str, out: int, inner: int, bias: bool = True) -> None:
-        add(f"{name}.weight", out, inner, scale=inner**-0.5)
+        add(f"{name}.weight", out, inner, scale=0.6 * inner**-0.5)
         if bias:
             add(f"{name}.bias", out)
 
@@ -110,8 +110,8 @@ def make_weights(shape: Shape, seed: int = 0) -> Weights:
     transformer("dmml.0", "dominant", 0, shape.kept)
     for i in range(shape.depths["dominant"] + 1):
         place = f"dmml.1.layers.{i}.0"
-        for part in (1, 2, 3, 4):
-            norm(f"{place}.norm{part}", shape.dim)
+        for number in (1, 2, 3, 4):
+            norm(f"{place}.norm{number}", shape.dim)
         inner = shape.heads["hyper"] * (shape.dim // shape.heads["hyper"])
         for name in ("to_q", "to_k_ta", "to_k_tv", "to_v_ta", "to_v_tv"):
             linear(f"{place}.fn.{name}", inner, shape.dim, bias=False)
@@ -285,7 +285,7 @@ def make_args(shape: Shape) -> dict[str, Any]:
         return {"heads": shape.heads[block]}
 
     return {
-        "base": {"lr": 1e-3, "weight_decay": 1e-2, "alpha": 0.9, "beta": 0.6, "gamma": 0.3, "sigma": 1.1},
+        "base": {"lr": 1e-4, "weight_decay": 1e-4, "alpha": 0.9, "beta": 0.6, "gamma": 0.3, "sigma": 1.1},
         "model": {
             "feature_extractor": {"bert_pretrained": f"{shape.bert_heads} heads, dropout 0", **section("embed")},
             "dmc": {"proxy_dominant_feature_generator": section("proxy"), "completeness_check": section("cc")},

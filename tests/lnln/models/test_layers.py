@@ -53,8 +53,8 @@ def test_cross_transformer_looks_at_its_context_only_through_attention() -> None
     fusion = CrossTransformer(4, SIZES)
     x, context = torch.randn(2, 3, 4), torch.randn(2, 6, 4)
     assert fusion(x, context).shape == (2, 4, 4)
-    for layer in fusion.layers:
-        torch.nn.init.zeros_(layer.attention.out.weight)
+    for index in range(SIZES.depth):
+        torch.nn.init.zeros_(fusion.get_parameter(f"layers.{index}.attention.out.weight"))
     torch.testing.assert_close(fusion(x, context), fusion(x, torch.randn(2, 6, 4)))
 
 

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
-from lnln.config import SWITCHES, LossConfig, ModelConfig, TrainConfig
+from lnln.config import SWITCHES, LossConfig, ModelConfig, TrainConfig, from_dict
 from lnln.errors import RefusedError
 from lnln.losses import loss_terms, total_loss
 from lnln.models import LNLN, build_model, load_model
@@ -28,12 +29,19 @@ from tests.lnln.models.random_inputs import (
 LENGTHS = [(12, 10, 9), (4, 0, 9), (7, 3, 0), (2, 0, 0), (0, 5, 2)]
 
 
-def gradients(model: LNLN, lengths: list[tuple[int, int, int]] = LENGTHS, **weights: float) -> dict[str, Tensor | None]:
-    batch, config = random_batch(lengths), LossConfig(**weights)  # type: ignore[arg-type]
+def gradients(
+    model: LNLN, config: LossConfig | None = None, lengths: list[tuple[int, int, int]] = LENGTHS
+) -> dict[str, Tensor | None]:
+    batch, config = random_batch(lengths), config or LossConfig()
     terms = loss_terms(model(batch.corrupted, batch.complete), batch, config)
     model.zero_grad(set_to_none=True)
     total_loss(terms, batch.weight, config, len(lengths)).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def only(term: str) -> LossConfig:
+    weights = dict.fromkeys(("completeness", "adversarial", "reconstruction", "sentiment"), 0.0) | {term: 1.0}
+    return from_dict(LossConfig, weights)
 
 
 @given(lengths=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 10), st.integers(0, 9)), min_size=1, max_size=5))
@@ -75,7 +83,7 @@ def test_reference_attends_to_padding() -> None:
 @pytest.mark.parametrize("absent", [(1, 0, 0), (0, 5, 0), (0, 0, 0), (5, 0, 3)])
 def test_a_modality_that_all_lack_is_an_ordinary_input(mode: str, absent: tuple[int, int, int]) -> None:
     model = small_model(mode=mode)
-    for gradient in gradients(model, [absent, absent]).values():
+    for gradient in gradients(model, lengths=[absent, absent]).values():
         assert gradient is not None and gradient.isfinite().all()
 
 
@@ -116,9 +124,8 @@ def test_text_is_cut_at_what_the_encoder_takes() -> None:
 @pytest.mark.parametrize("mode", ["clean", "reference"])
 def test_every_parameter_gets_a_gradient_even_at_weight_zero(mode: str) -> None:
     model = small_model(mode=mode)
-    none = {"completeness": 0.0, "adversarial": 0.0, "reconstruction": 0.0}
-    for weights in ({}, none):
-        missing = [name for name, gradient in gradients(model, **weights).items() if gradient is None]
+    for config in (LossConfig(), only("sentiment"), only("completeness")):
+        missing = [name for name, gradient in gradients(model, config).items() if gradient is None]
         assert not missing
 
 
@@ -136,9 +143,8 @@ def test_modes_set_the_switches_and_each_can_be_set_alone() -> None:
 
 
 def proxy_gradient(loss: str, **switches: Any) -> Tensor:
-    """Gradient of one loss term for the proxy generator, by the sentiment or the adversarial weight alone."""
-    weights = dict.fromkeys(("completeness", "adversarial", "reconstruction", "sentiment"), 0.0) | {loss: 1.0}
-    gradient = gradients(small_model(**switches), **weights)["proxy_encoder.positions"]
+    """What one loss term alone asks of the proxy generator."""
+    gradient = gradients(small_model(**switches), only(loss))["proxy_encoder.positions"]
     assert gradient is not None
     return gradient
 
@@ -163,9 +169,8 @@ def test_the_adversarial_loss_is_reversed_exactly_once(before_mixing: bool, disc
 
 @pytest.mark.parametrize("before_mixing", [False, True])
 def test_clean_discriminator_leaves_language_and_completeness_alone(before_mixing: bool) -> None:
-    weights = dict.fromkeys(("completeness", "reconstruction", "sentiment"), 0.0) | {"adversarial": 1.0}
-    clean = gradients(small_model(reverse_before_mixing=before_mixing), **weights)
-    published = gradients(small_model(mode="reference"), **weights)
+    clean = gradients(small_model(reverse_before_mixing=before_mixing), only("adversarial"))
+    published = gradients(small_model(mode="reference"), only("adversarial"))
     for name in ("text_encoder.model.embeddings.word_embeddings.weight", "completeness_head.0.weight"):
         mine, theirs = clean[name], published[name]
         assert mine is not None and theirs is not None
@@ -185,8 +190,8 @@ def test_detached_targets_are_the_same_numbers_without_a_gradient() -> None:
 def test_plain_residual_adds_to_what_was_there() -> None:  # eq. 3 against D18
     for residual in ("plain", "normalised"):
         layer = small_model(residual=residual).hyper_layers[0]
-        torch.nn.init.zeros_(layer.out.weight)
-        torch.nn.init.zeros_(layer.out.bias)
+        torch.nn.init.zeros_(layer.get_parameter("out.weight"))
+        torch.nn.init.zeros_(layer.get_parameter("out.bias"))
         hyper, other = 5 + torch.randn(2, 3, 16), torch.randn(2, 3, 16)
         unmoved = torch.equal(layer(other, other, other, hyper), hyper)
         assert unmoved == (residual == "plain")
@@ -329,8 +334,8 @@ def test_parameter_groups_hold_every_parameter_once() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["clean", "reference"])
 def test_two_workers_get_the_gradients_of_one(mode: str, tmp_path: Path) -> None:
-    """DistributedDataParallel without a search for unused parameters; three utterances for one worker, two for the other."""
-    torch.multiprocessing.spawn(_worker, args=(mode, str(tmp_path / "rendezvous"), str(tmp_path)), nprocs=2)
+    """DistributedDataParallel, without a search for unused parameters, over three utterances and two."""
+    spawn(_worker, args=(mode, str(tmp_path / "rendezvous"), str(tmp_path)), nprocs=2)
     expected = gradients(small_model(mode=mode))
     shared = torch.load(tmp_path / "gradients.pt", weights_only=True)
     for name, gradient in expected.items():

@@ -17,7 +17,7 @@ MASK = IDS != 0
 def test_tiny_has_the_uncased_vocabulary_and_is_decided_by_the_seed() -> None:
     def weights(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        return load_text_encoder("tiny").model.embeddings.word_embeddings.weight
+        return load_text_encoder("tiny").get_parameter("model.embeddings.word_embeddings.weight")
 
     assert weights(3).shape == (30522, 32)
     assert torch.equal(weights(3), weights(3)) and not torch.equal(weights(3), weights(4))

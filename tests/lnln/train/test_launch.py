@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from lnln.checkpoint import describe_file
+from lnln.config import Config
+from lnln.data.manifest import FeatureManifest, SplitEntry
+from lnln.data.schema import Split
+from lnln.data.shards import read_split, write_shard
+from lnln.data.store import Store
+from lnln.errors import RefusedError
+from lnln.models import LNLN
+from lnln.runs import Run, load_run, run_id_for
+from lnln.train.launch import check, reason_of, refusal, train
+from lnln.train.session import ray_session
+from pipelines.ingest import import_corpus, import_sample
+from tests.corpora import mmsa_pickle
+from tests.finished_run import TINY, small_corpus
+
+SLOW = pytest.mark.slow
+
+
+def make_config(**train: Any) -> Config:
+    defaults = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "encoder_learning_rate": 1e-3}
+    return Config.from_dict({**TINY, "train": {**defaults, **train}})
+
+
+def untimed(run: Run) -> list[dict[str, Any]]:
+    return [{key: value for key, value in record.items() if not key.endswith("seconds")} for record in run.history]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def manifest(store: Store, tmp_path: Path) -> FeatureManifest:
+    return small_corpus(store, tmp_path)
+
+
+def runs_of(store: Store) -> list[str]:
+    folder = Path(store.url) / "runs"
+    return [path.name for path in folder.iterdir()] if folder.exists() else []
+
+
+def test_an_unknown_corpus_is_refused(store: Store) -> None:
+    with pytest.raises(RefusedError, match="no corpus 'nothing'"):
+        train(store, "nothing", make_config())
+    assert runs_of(store) == []
+
+
+@pytest.mark.parametrize("num_workers", [0, -1])
+def test_too_few_workers_are_refused(store: Store, manifest: FeatureManifest, num_workers: int) -> None:
+    with pytest.raises(RefusedError, match=f"1 or more, got {num_workers}"):
+        train(store, "small", make_config(), num_workers=num_workers)
+    assert runs_of(store) == []
+
+
+def test_a_gpu_that_is_not_there_is_refused(store: Store, manifest: FeatureManifest) -> None:
+    import torch
+
+    too_many = torch.cuda.device_count() + 1
+    with pytest.raises(RefusedError, match=f"{too_many} workers need a GPU each"):
+        train(store, "small", make_config(), num_workers=too_many, use_gpu=True)
+    assert runs_of(store) == []
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_split_without_utterances_is_refused(store: Store, manifest: FeatureManifest, split: str) -> None:
+    splits = {name: entry for name, entry in manifest.splits.items() if name != split}
+    with pytest.raises(RefusedError, match=f"no utterances in split '{split}'"):
+        check(store, dataclasses.replace(manifest, splits=splits), make_config(), 1, None)
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_split_without_labels_is_refused(store: Store, tmp_path: Path, split: Split) -> None:
+    manifest = small_corpus(store, tmp_path)
+    utterances = read_split(store, manifest, split)
+    bare = dataclasses.replace(utterances, label=np.full(len(utterances), np.nan, np.float32))
+    entry = write_shard(store, manifest.folder, split, bare)
+    splits: dict[Split, SplitEntry] = {**manifest.splits, split: SplitEntry(len(bare), (entry,))}
+    with pytest.raises(RefusedError, match=f"no labelled utterance in split '{split}'"):
+        check(store, dataclasses.replace(manifest, splits=splits), make_config(), 1, None)
+
+
+def test_an_encoder_with_a_smaller_vocabulary_is_refused(store: Store, manifest: FeatureManifest) -> None:
+    tokenizer = dataclasses.replace(manifest.tokenizer, vocabulary_size=99999)
+    with pytest.raises(RefusedError, match=r"'tiny' knows 30522 ids, .* 99999"):
+        check(store, dataclasses.replace(manifest, tokenizer=tokenizer), make_config(), 1, None)
+
+
+def test_a_refusal_is_found_in_what_ray_wraps_it_in() -> None:
+    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+    from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+
+    refused = RefusedError("no")
+    wrapped = UserExceptionWithTraceback(refused, "Traceback ...\nlnln.errors.RefusedError: no")
+    other = UserExceptionWithTraceback(OSError("gone"), "Traceback ...\nOSError: gone")
+    group = WorkerGroupError("workers failed", {0: other, 1: wrapped})
+    assert refusal(group) is refused and reason_of(group) == "no"
+    assert refusal(ControllerError(refused)) is refused
+    assert refusal(WorkerGroupError("workers failed", {1: other})) is None
+    assert reason_of(WorkerGroupError("workers failed", {1: other})) == "worker 1: OSError: gone"
+
+
+def test_a_finished_run_is_returned_as_it_is(run_store: Any) -> None:
+    run = load_run(run_store.store, run_store.better)
+    assert train(run_store.store, "small", run.config, num_workers=0) == run
+
+
+@pytest.fixture(scope="module")
+def running_ray() -> Iterator[None]:
+    with ray_session(1):
+        yield
+
+
+@SLOW
+def test_a_run_leaves_all_that_it_should(store: Store, manifest: FeatureManifest, running_ray: None) -> None:
+    import ray
+
+    lines: list[str] = []
+    config = make_config(epochs=4, average_decay=0.9)
+    run = train(store, "small", config, config_name="some", progress=lines.append)
+    assert ray.is_initialized(), "a Ray that ran before goes on running"
+    assert run == load_run(store, run.run_id) and run.run_id == run_id_for(config, "small", manifest)
+    assert [record["epoch"] for record in run.history] == [1, 2, 3, 4]
+    assert run.score == min(record["score"] for record in run.history)
+    assert run.validation == run.history[run.best_epoch - 1]["validation"]
+    assert run.num_workers == 1 and run.num_parameters > 10_000 and run.versions.keys() == {"lnln", "torch", "ray"}
+    assert len(lines) == 5 and lines[0].endswith("starting with 1 worker") and lines[4].startswith("epoch 4/4")
+    folder = Path(store.url) / run.folder
+    assert {path.name for path in folder.iterdir()} == {"run.json", "history.json", "result.json", "model", "ray"}
+    assert {path.name for path in (folder / "model").iterdir()} == set(run.files)
+    for name, entry in run.files.items():
+        assert describe_file(folder / "model" / name) == entry
+    checkpoints = {path.name for path in (folder / "ray").iterdir() if path.is_dir()}
+    assert checkpoints == {"epoch-0004", f"epoch-{run.best_epoch:04d}"}
+    weights = load_file(folder / "ray" / f"epoch-{run.best_epoch:04d}" / "average.safetensors")
+    state = LNLN.from_pretrained(folder / "model").state_dict()
+    assert all(np.array_equal(value, state[name].numpy()) for name, value in weights.items())
+    assert train(store, "small", config, num_workers=1, progress=lines.append) == run and len(lines) == 5
+
+
+@SLOW
+def test_what_a_worker_refuses_reaches_the_caller(store: Store, manifest: FeatureManifest, running_ray: None) -> None:
+    config = make_config(learning_rate=1e30, encoder_learning_rate=1e30, clip_norm=0.0, warmup_share=0)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(RefusedError, match="not finite") as refused:
+        train(store, "small", config, progress=None)
+    assert "\n" not in str(refused.value) and refused.value.__cause__ is None
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(RefusedError, match="is not finished"):
+        load_run(store, run_id_for(config, "small", manifest))
+
+
+@SLOW
+def test_a_damaged_shard_is_refused_by_name(store: Store, manifest: FeatureManifest, running_ray: None) -> None:
+    shard = Path(store.url) / manifest.splits["train"].shards[0].path
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(bytes(data))
+    with pytest.raises(RefusedError, match=shard.name):
+        train(store, "small", make_config(), progress=None)
+
+
+TRAIN = """
+import sys
+from lnln.config import Config
+from lnln.data.store import Store
+from lnln.train.launch import train
+import json
+run = train(Store(sys.argv[1]), sys.argv[2], Config.from_dict(json.loads(sys.argv[3])), num_workers=int(sys.argv[4]))
+print(run.run_id)
+"""
+
+
+def start(store: Store, corpus: str, config: Config, num_workers: int) -> subprocess.Popen[str]:
+    import json
+
+    command = [sys.executable, "-c", TRAIN, store.url, corpus, json.dumps(config.to_dict()), str(num_workers)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=os.environ
+    )
+
+
+def kill_when(process: subprocess.Popen[str], is_time: Any, timeout_seconds: float = 120) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not is_time():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def num_epochs(store: Store, run_id: str) -> int:
+    from lnln.train.controller import read_history
+
+    return len(read_history(store, f"runs/{run_id}"))
+
+
+@SLOW
+@pytest.mark.timeout(600)
+def test_a_killed_run_continues_and_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
+    config = make_config(epochs=6, batch_size=4, average_decay=0.9, num_checkpoints=3)
+    stores = [Store(tmp_path / name) for name in ("whole", "killed")]
+    manifests = [import_sample(store, progress=False) for store in stores]
+    run_id = run_id_for(config, "sample", manifests[0])
+    whole, killed = stores
+
+    out, err = (process := start(whole, "sample", config, 2)).communicate(timeout=300)
+    assert process.returncode == 0 and out.strip() == run_id, err
+    # Once while Ray starts, once in the middle of an epoch.
+    process = start(killed, "sample", config, 2)
+    started = time.monotonic()
+    kill_when(process, lambda: killed.exists(f"runs/{run_id}/run.json") and time.monotonic() > started + 9)
+    kill_when(start(killed, "sample", config, 2), lambda: num_epochs(killed, run_id) >= 3)
+    done = num_epochs(killed, run_id)
+    # What Ray did not get to know is in the way of nothing.
+    killed.write(f"runs/{run_id}/ray/epoch-0777/state.json", b"{")
+    out, err = (process := start(killed, "sample", config, 2)).communicate(timeout=300)
+    assert process.returncode == 0 and out.strip() == run_id, err
+    assert f"continuing after epoch {done} with 2 workers" in err
+
+    mine, theirs = load_run(whole, run_id), load_run(killed, run_id)
+    assert untimed(mine) == untimed(theirs)
+    assert (mine.best_epoch, mine.score, mine.validation) == (theirs.best_epoch, theirs.score, theirs.validation)
+    assert mine.files == theirs.files
+    checkpoints = {path.name for path in (Path(killed.url) / "runs" / run_id / "ray").glob("epoch-*")}
+    assert "epoch-0006" in checkpoints and f"epoch-{mine.best_epoch:04d}" in checkpoints
+    assert "epoch-0777" not in checkpoints and len(checkpoints) <= 3
+
+
+@SLOW
+def test_a_store_on_s3_gives_the_same_model(tmp_path: Path, s3_store_url: str) -> None:
+    pickle = mmsa_pickle(tmp_path / "small.pkl")
+    runs = []
+    for store in (Store(s3_store_url), Store(tmp_path / "store")):
+        import_corpus(store, pickle, "small", progress=False)
+        process = start(store, "small", make_config(epochs=2, num_checkpoints=1), 1)
+        out, err = process.communicate(timeout=280)
+        assert process.returncode == 0, err
+        runs.append(load_run(store, out.strip()))
+    assert untimed(runs[0]) == untimed(runs[1]) and runs[0].files == runs[1].files
+    store = Store(s3_store_url)
+    for name, entry in runs[0].files.items():
+        store.download(f"{runs[0].folder}/model/{name}", tmp_path / name)
+        assert describe_file(tmp_path / name) == entry
+    assert store.exists(f"{runs[0].folder}/ray/epoch-0002/state.json")

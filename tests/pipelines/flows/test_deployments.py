@@ -1,0 +1,44 @@
+"""`prefect.yaml`: every deployment can be loaded, as `prefect deploy` loads it, and fits its flow."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.cli.deploy._models import PrefectYamlModel
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy
+from prefect.flows import Flow, load_flow_from_entrypoint
+
+DOCUMENT: dict[str, Any] = yaml.safe_load((Path(__file__).parents[3] / "prefect.yaml").read_text(encoding="utf-8"))
+DEPLOYMENTS: list[dict[str, Any]] = DOCUMENT["deployments"]
+
+
+def test_there_is_a_deployment_for_each_flow() -> None:
+    assert [deployment["name"] for deployment in DEPLOYMENTS] == ["features", "views", "experiment"]
+    assert len(PrefectYamlModel.model_validate(DOCUMENT).deployments) == 3
+    assert DOCUMENT["pull"] == []
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
+def test_a_deployment_fits_its_flow(deployment: dict[str, Any]) -> None:
+    flow: Flow[..., Any] = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
+    assert flow.name == deployment["name"]
+    parameters = inspect.signature(flow.fn).parameters
+    assert set(deployment["parameters"]) <= set(parameters)
+    required = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
+    assert required <= set(deployment["parameters"])
+    flow.validate_parameters(deployment["parameters"])
+    assert all("description" in schema for schema in flow.parameters.properties.values())
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
+def test_a_deployment_says_what_it_is_and_does_nothing_by_itself(deployment: dict[str, Any]) -> None:
+    assert deployment["description"].endswith(".")
+    assert "lnln" in deployment["tags"]
+    assert deployment["work_pool"]["name"] == "default"
+    assert deployment["schedules"] and all(schedule["active"] is False for schedule in deployment["schedules"])
+    assert deployment["concurrency_limit"]["limit"] == 1
+    assert ConcurrencyLimitStrategy(deployment["concurrency_limit"]["collision_strategy"])

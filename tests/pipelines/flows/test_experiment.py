@@ -1,0 +1,90 @@
+"""The `experiment` flow, on an API of the test's own: study, run, evaluation, published model, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.testing.utilities import prefect_test_harness
+
+from lnln.config import load_config
+from lnln.data.store import Store
+from lnln.errors import RefusedError
+from lnln.runs import load_run
+from pipelines.flows.experiment import experiment
+from tests.finished_run import TINY, small_corpus
+from tuning.select import best_config, load_study
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    """Path of a config that trains for seconds."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**TINY, "train": {"batch_size": 16, "epochs": 2}, "tune": {"epochs": 1}}))
+    return str(path)
+
+
+@pytest.mark.slow
+def test_from_a_corpus_to_a_published_model(
+    api: None, tmp_path: Path, config: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "store")
+    small_corpus(store, tmp_path)
+    capfd.readouterr()
+    made = experiment("small", config=config, store=store.url, num_trials=2, publish_as="small-lnln")
+    assert capfd.readouterr().out == ""
+
+    study, run = load_study(store, made["study_id"]), load_run(store, made["run_id"])
+    assert study.count("complete") == 2
+    assert run.config.loss == best_config(load_config(config), study).loss
+    assert made["model"] == "small-lnln@v1"
+    report = Path(made["report"])
+    assert report == tmp_path / "store" / "reports" / "small-lnln" / "index.md"
+    assert {"robustness.png", "scores.csv", "scores.json"} <= {path.name for path in report.parent.iterdir()}
+
+    with get_client(sync_client=True) as client:
+        assert {flow_run.name for flow_run in client.read_flow_runs()} == {"experiment on small"}
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="%-small")))
+        texts = {artifact.key: str(artifact.data) for artifact in found}
+    assert texts.keys() == {"study-small", "experiment-small"}
+    assert "0 (configured)" in texts["study-small"]
+    assert [line.split("|")[1].strip() for line in texts["experiment-small"].splitlines()[4:8]] == [
+        "0",
+        "0.5",
+        "0.9",
+        "mean",
+    ]
+
+    started = time.monotonic()
+    again = experiment("small", config=config, store=store.url, num_trials=2, publish_as="small-lnln")
+    assert again == made  # all of it is done: nothing is trained, published or scored again
+    assert time.monotonic() - started < 20
+
+    weights = [f"loss.{name}={value!r}" for name, value in study.space.weights(run.config.loss).items()]
+    alone = experiment("small", config=config, overrides=weights, store=store.url)
+    assert alone == {**made, "study_id": None, "model": None, "report": alone["report"]}
+    assert alone["report"] == f"{store.url}/reports/{made['run_id']}/index.md"
+
+
+@pytest.mark.slow
+def test_what_cannot_be_is_refused(api: None, tmp_path: Path, config: str) -> None:
+    url = str(tmp_path / "store")
+    with pytest.raises(RefusedError, match="absent"):
+        experiment("absent", config=config, store=url)
+    with pytest.raises(RefusedError, match="no config called"):
+        experiment("absent", config="nothing", store=url)
+    small_corpus(Store(url), tmp_path)
+    with pytest.raises(RefusedError, match="1 trial or more"):
+        experiment("small", config=config, store=url, num_trials=-1)
+    assert not (tmp_path / "store" / "runs").exists()

@@ -1,0 +1,87 @@
+"""The data flows, run on an API of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.testing.utilities import prefect_test_harness
+
+from lnln.data.manifest import read_features
+from lnln.data.store import Store
+from lnln.errors import RefusedError
+from pipelines.flows import features as features_module
+from pipelines.flows.features import artifact_key, features, settings_of_run
+from pipelines.flows.views import views
+from tests.pipelines.test_ingest import mmsa_content, write_pickle
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.mark.slow
+def test_the_sample_to_features_and_views_on_a_local_cluster(
+    api: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LNLN_DASK", "DASK_SCHEDULER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    url = str(tmp_path / "store")
+    made = features("sample", store=url)
+    manifest = read_features(Store(url), "sample")
+    assert made == {
+        "corpus": "sample",
+        "feature_id": manifest.feature_id,
+        "manifest": f"sample/features/{manifest.feature_id}/manifest.json",
+        "digest": manifest.digest(),
+        "num_utterances": {"train": 240, "valid": 60, "test": 60},
+    }
+    overrides = ["corruption.rates=[0.0, 0.5]", "train.epochs=1", "corruption.validation_rates=[0.5]"]
+    assert len(views("sample", overrides=overrides, store=url)["view_ids"]) == 3
+
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="%-sample")))
+        assert {artifact.key for artifact in found} == {"features-sample", "views-sample"}
+        assert {run.name for run in client.read_flow_runs()} == {"features of sample", "views of sample"}
+
+
+@pytest.mark.slow
+def test_a_pickle_and_refusals(api: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LNLN_DASK", "none")
+    monkeypatch.setenv("LNLN_STORE", str(tmp_path / "store"))
+    source = write_pickle(tmp_path / "tiny.pkl", mmsa_content())
+    assert features("My_tiny.corpus", source=str(source))["num_utterances"] == {"train": 12, "valid": 4, "test": 5}
+    with pytest.raises(RefusedError, match="no MMSA pickle"):
+        features("other", source=str(tmp_path / "absent.pkl"))
+    with pytest.raises(RefusedError, match="holds no corpus 'other'"):
+        views("other")
+    with pytest.raises(RefusedError, match="unknown config key"):
+        views("My_tiny.corpus", overrides=["corruption.rate=1"])
+
+
+def test_artifact_keys_are_what_prefect_takes() -> None:
+    assert artifact_key("features", "mosi") == "features-mosi"
+    assert artifact_key("views", "My_tiny.corpus-") == "views-my-tiny-corpus"
+
+
+@pytest.mark.parametrize(
+    ("store", "is_refused"), [("./store", True), ("store", True), ("s3://bucket/x", False), ("/srv/store", False)]
+)
+def test_a_deployment_needs_a_store_that_outlives_it(
+    monkeypatch: pytest.MonkeyPatch, store: str, is_refused: bool
+) -> None:
+    monkeypatch.setenv("LNLN_STORE", store)
+    assert settings_of_run(None).store == store
+    monkeypatch.setattr(features_module, "deployment", SimpleNamespace(id="1234"))
+    if is_refused:
+        with pytest.raises(RefusedError, match="store that outlives its run"):
+            settings_of_run(None)
+    else:
+        assert settings_of_run(None).store == store
+    assert settings_of_run("s3://other/place").store == "s3://other/place"

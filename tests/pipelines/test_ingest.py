@@ -1,0 +1,325 @@
+"""Import: what the manifest says, shards of equal size, the same again, damage, and crashes that leave nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lnln.data.manifest import FeatureManifest, read_features
+from lnln.data.mmsa import MmsaCorpus, read_mmsa
+from lnln.data.sample import make_sample
+from lnln.data.schema import MODALITIES, SPLITS, Ragged, Utterances
+from lnln.data.shards import read_split, write_shard
+from lnln.data.store import Store
+from lnln.errors import RefusedError
+from pipelines import ingest
+from pipelines.execute import StageFailedError, dask_client
+from pipelines.ingest import import_corpus, import_sample, plan_import
+from pipelines.settings import Settings
+
+Content = dict[str, dict[str, Any]]
+
+
+def mmsa_content(num_train: int = 12, seed: int = 0) -> Content:
+    """A small corpus in MMSA's layout: text of 8 ids, audio 6 x 3, vision 5 x 2, one audio sequence with -inf."""
+    random = np.random.default_rng(seed)
+    content: Content = {}
+    for split, size in zip(SPLITS, (num_train, 4, 5), strict=True):
+        lengths = random.integers(2, 9, size)
+        bert = np.zeros((size, 3, 8), np.float32)
+        for row, length in enumerate(lengths):
+            bert[row, 0, :length] = [101, *random.integers(1000, 2000, length - 2), 102]
+            bert[row, 1, :length] = 1
+        audio_lengths, vision_lengths = random.integers(1, 7, size), random.integers(0, 6, size)
+        audio = random.normal(size=(size, 6, 3)).astype(np.float32)
+        vision = random.normal(size=(size, 5, 2)).astype(np.float32)
+        for row in range(size):
+            audio[row, audio_lengths[row] :] = 0
+            vision[row, vision_lengths[row] :] = 0
+        audio[0, 0, 0] = -np.inf
+        content[split] = {
+            "id": np.array([f"{split}{row}$_${row}" for row in range(size)]),
+            "raw_text": np.array(["some words"] * size),
+            "text_bert": bert,
+            "audio": audio,
+            "vision": vision,
+            "audio_lengths": audio_lengths.tolist(),
+            "vision_lengths": vision_lengths.tolist(),
+            "regression_labels": random.uniform(-3, 3, size).astype(np.float32),
+        }
+    return content
+
+
+def write_pickle(path: Path, content: Content) -> Path:
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_pickle(tmp_path / "corpus.pkl", mmsa_content())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def files(store: Store) -> dict[str, tuple[int, bytes]]:
+    """Every file of the store: when it was last written, and its bytes."""
+    root = Path(store.url)
+    return {
+        str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def same(one: Utterances, two: Utterances) -> bool:
+    return (
+        one.utterance_id == two.utterance_id
+        and one.raw_text == two.raw_text
+        and np.array_equal(one.label, two.label, equal_nan=True)
+        and all(np.array_equal(one.sequences(m).values, two.sequences(m).values) for m in MODALITIES)
+        and all(np.array_equal(one.sequences(m).offsets, two.sequences(m).offsets) for m in MODALITIES)
+    )
+
+
+def test_what_was_read_is_what_the_shards_hold(store: Store, source: Path) -> None:
+    manifest = import_corpus(store, source, "tiny")
+    assert manifest == read_features(store, "tiny")
+    expected = read_mmsa(source)
+    for split in SPLITS:
+        assert same(read_split(store, manifest, split), expected.splits[split])
+        assert manifest.splits[split].num_utterances == len(expected.splits[split])
+        for modality, lengths in expected.splits[split].lengths().items():
+            summary = manifest.lengths[split][modality]
+            assert (summary.min, summary.max) == (lengths.min(), lengths.max())
+            assert summary.num_absent == (lengths == 0).sum()
+    assert manifest.cleaned["audio"]["num_infinite"] == 3
+    assert manifest.dims == {"audio": 3, "vision": 2}
+
+
+def test_statistics_are_those_of_the_training_frames(store: Store, source: Path) -> None:
+    manifest = import_corpus(store, source, "tiny")
+    train = read_mmsa(source).splits["train"]
+    for modality in ("audio", "vision"):
+        values = train.sequences(modality).values.astype(np.float64)
+        np.testing.assert_allclose(manifest.statistics[modality]["mean"], values.mean(0), rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(manifest.statistics[modality]["std"], values.std(0), rtol=1e-8, atol=1e-12)
+
+
+def test_statistics_of_large_constant_and_absent_features() -> None:
+    large = Ragged.from_lengths(np.array([[3e38, 1.0], [-3e38, 1.0], [3e38, 1.0]], np.float32), [1, 2])
+    made = ingest._statistics(large)
+    assert all(math.isfinite(number) for numbers in made.values() for number in numbers)
+    assert made["std"][1] == 0
+    assert ingest._statistics(Ragged.from_lengths(np.zeros((0, 2), np.float32), [0, 0])) == {
+        "mean": [0.0, 0.0],
+        "std": [0.0, 0.0],
+    }
+
+
+def test_the_same_source_is_not_imported_twice(store: Store, source: Path, tmp_path: Path) -> None:
+    first = import_corpus(store, source, "tiny")
+    before = files(store)
+    copy = tmp_path / "other_name.pkl"
+    copy.write_bytes(source.read_bytes())
+    assert import_corpus(store, copy, "tiny") == first
+    assert files(store) == before
+
+
+def test_another_source_is_in_use_until_the_first_comes_back(store: Store, source: Path, tmp_path: Path) -> None:
+    first = import_corpus(store, source, "tiny")
+    second = import_corpus(store, write_pickle(tmp_path / "b.pkl", mmsa_content(seed=1)), "tiny")
+    assert second.feature_id != first.feature_id
+    assert read_features(store, "tiny") == second
+    assert import_corpus(store, source, "tiny") == first == read_features(store, "tiny")
+
+
+def test_shards_are_of_equal_size_and_keep_the_order(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = import_corpus(store, source, "tiny")
+    expected = [read_split(store, whole, split) for split in SPLITS]
+    monkeypatch.setattr(ingest, "SHARD_BYTES", 400)
+    parts = import_corpus(store, source, "parts")
+    assert len(parts.splits["train"].shards) > 2
+    for split, utterances in zip(SPLITS, expected, strict=True):
+        assert same(read_split(store, parts, split), utterances)
+        assert sum(shard.num_rows for shard in parts.splits[split].shards) == len(utterances)
+    assert parts.feature_id == whole.feature_id
+    assert parts.statistics == whole.statistics
+
+
+@pytest.mark.parametrize("limit", [1, 100, 1000, 10**9])
+def test_shard_rows_cover_all_rows_once(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "SHARD_BYTES", limit)
+    utterances = make_sample().splits["train"]
+    bounds = ingest._shard_rows(utterances)
+    assert [first for first, _ in bounds[1:]] == [last for _, last in bounds[:-1]]
+    assert (bounds[0][0], bounds[-1][1]) == (0, len(utterances))
+    assert all(first < last for first, last in bounds)
+    if limit == 1000:
+        sizes = [
+            sum(utterances.take(np.arange(*rows)).sequences(m).values.nbytes for m in MODALITIES) for rows in bounds
+        ]
+        assert max(sizes) < limit + 8 * 40 + 10 * 25 * 4 + 8 * 40 * 4 + 17 * 4
+
+
+def test_utterances_without_any_sequence_are_one_shard() -> None:
+    nothing = Ragged.from_lengths(np.zeros((0, 2), np.float32), [0, 0, 0])
+    utterances = Utterances(["a", "b", "c"], [None] * 3, np.zeros(3, np.float32), nothing, nothing, nothing)
+    assert ingest._shard_rows(utterances) == [(0, 3)]
+
+
+def test_a_plan_copies_no_sequence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "SHARD_BYTES", 10_000)
+    corpus = make_sample()
+    plan = plan_import(store, "sample/features/x", corpus)
+    assert len(plan) > 5
+    assert str(plan).startswith("import sample: ")
+    for job in plan.jobs:
+        own, all_of_them = job.arguments["utterances"].audio.values, corpus.splits[job.arguments["split"]].audio.values
+        assert len(own) == 0 or np.shares_memory(own, all_of_them)
+
+
+def damage(store: Store, manifest: FeatureManifest, how: str) -> None:
+    path = Path(store.url) / manifest.splits["train"].shards[0].path
+    if how == "gone":
+        path.unlink()
+    elif how == "a bit":
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        (Path(store.url) / manifest.folder / "manifest.json").write_text('{"content": {}}')
+
+
+@pytest.mark.parametrize("how", ["gone", "a bit", "cut", "manifest"])
+def test_importing_again_mends_what_was_damaged(store: Store, source: Path, how: str) -> None:
+    manifest = import_corpus(store, source, "tiny")
+    damage(store, manifest, how)
+    with pytest.raises(RefusedError, match="again"):
+        read_split(store, read_features(store, "tiny"), "train")
+    assert import_corpus(store, source, "tiny") == manifest
+    assert same(read_split(store, manifest, "train"), read_mmsa(source).splits["train"])
+
+
+def test_a_crash_between_shards_and_manifest_leaves_nothing_visible(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "commit_features", crash)
+        with pytest.raises(KeyboardInterrupt):
+            import_corpus(store, source, "tiny")
+    assert any(name.endswith(".parquet") for name in files(store))
+    with pytest.raises(RefusedError, match="holds no corpus 'tiny'"):
+        read_features(store, "tiny")
+    import_corpus(store, source, "tiny")
+    assert len(read_split(store, read_features(store, "tiny"), "train")) == 12
+
+
+def test_a_failed_shard_leaves_no_features(store: Store, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_on_valid(store: Store, folder: str, split: str, utterances: Utterances) -> object:
+        if split == "valid":
+            raise OSError("disk is full")
+        return write_shard(store, folder, split, utterances)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ingest, "write_shard", fail_on_valid)
+    with pytest.raises(StageFailedError, match=r"1 of 3 jobs failed \(valid 0: OSError: disk is full\)"):
+        import_corpus(store, source, "tiny")
+    with pytest.raises(RefusedError, match="holds no corpus"):
+        read_features(store, "tiny")
+
+
+@pytest.mark.parametrize(
+    "corpus", ["../x", "", "a/b", "/etc", ".", "..", "runs", "models", "corpora.json", "a\n", "a" * 65]
+)
+def test_a_corpus_name_that_is_no_folder_is_refused(store: Store, source: Path, corpus: str, tmp_path: Path) -> None:
+    for attempt in (lambda: import_corpus(store, source, corpus), lambda: import_sample(store, corpus)):
+        with pytest.raises(RefusedError, match="a corpus is named"):
+            attempt()
+    assert not (tmp_path / "store").exists() or not files(store)
+
+
+class Opener:
+    """A pickle that would run code, were it unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return exec, ("raise SystemExit(7)",)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: pickle.dumps({"train": Opener()}),
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: pickle.dumps({key: part for key, part in pickle.loads(data).items() if key != "valid"}),
+    ],
+    ids=["other global", "truncated", "empty", "no valid split"],
+)
+def test_a_bad_pickle_is_refused_and_leaves_nothing(
+    store: Store, source: Path, spoil: Callable[[bytes], bytes]
+) -> None:
+    source.write_bytes(spoil(source.read_bytes()))
+    with pytest.raises(RefusedError, match=r"corpus\.pkl"):
+        import_corpus(store, source, "tiny")
+    with pytest.raises(RefusedError, match="holds no corpus"):
+        read_features(store, "tiny")
+
+
+def test_no_pickle_and_a_folder_are_refused(store: Store, tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.pkl", tmp_path):
+        with pytest.raises(RefusedError, match="no MMSA pickle at"):
+            import_corpus(store, path, "tiny")
+
+
+def test_a_pickle_that_changes_while_it_is_read_is_refused(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_late(path: Path) -> MmsaCorpus:
+        corpus = read_mmsa(path)
+        return dataclasses.replace(corpus, source={**corpus.source, "sha256": "0" * 64})
+
+    monkeypatch.setattr(ingest, "read_mmsa", read_late)
+    with pytest.raises(RefusedError, match="changed while it was read"):
+        import_corpus(store, source, "tiny")
+
+
+def test_the_sample_is_synthetic_and_the_same_again(store: Store, tmp_path: Path) -> None:
+    manifest = import_sample(store)
+    assert manifest.corpus == "sample"
+    assert manifest.source["synthetic"] is True
+    before = files(store)
+    assert import_sample(store) == manifest
+    assert files(store) == before
+    other = Store(tmp_path / "other")
+    import_sample(other)
+    assert {name: data for name, (_, data) in files(other).items()} == {
+        name: data for name, (_, data) in before.items()
+    }
+
+
+@pytest.mark.slow
+def test_dask_writes_the_same_bytes(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "SHARD_BYTES", 400)
+    here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
+    manifest = import_corpus(here, source, "tiny")
+    with dask_client(Settings(dask="local")) as client:
+        assert import_corpus(there, source, "tiny", client) == manifest
+    assert [data for _, data in files(here).values()] == [data for _, data in files(there).values()]
+    assert list(files(here)) == list(files(there))
