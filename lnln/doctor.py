@@ -23,7 +23,7 @@ from lnln.errors import RefusedError
 TIMEOUT_SECONDS = 5.0
 MIN_FREE_BYTES = 2 * 1024**3
 # Versions that are known not to work together: package, first bad version, what breaks.
-CONFLICTS = (("fastapi", (0, 155), "Prefect's server does not start; pip install 'fastapi<0.155'"),)
+CONFLICTS = (("fastapi", (0, 151), "Prefect's server refuses its own client; pip install 'fastapi<0.151'"),)
 
 
 @dataclass(frozen=True)

@@ -193,3 +193,14 @@ def test_dask_writes_the_same_bytes(store: Store, tmp_path: Path, monkeypatch: p
     assert {name: data for name, (_, data) in files(store).items()} == {
         name: data for name, (_, data) in files(other).items()
     }
+
+
+@pytest.mark.slow
+def test_a_bucket_gets_the_same_manifests_and_mends_the_same_way(store: Store, s3_store_url: str) -> None:
+    bucket = Store(s3_store_url)
+    assert import_sample(bucket) == import_sample(store)
+    made = corrupt(store, "sample", CONFIG)
+    assert corrupt(bucket, "sample", CONFIG) == made
+    bucket.remove(made[0].splits["valid"].shards[0].path)
+    assert corrupt(bucket, "sample", CONFIG) == made
+    assert bucket.exists(made[0].splits["valid"].shards[0].path)
