@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from lnln.config import ModelConfig, TrainConfig, from_dict
 from lnln.data.schema import MODALITIES, FeatureSpec, Modality
 from lnln.errors import RefusedError
 from lnln.models.layers import BlockSizes, CrossTransformer, HyperModalityLayer, Transformer, reverse_gradient
-from lnln.models.padding import concatenate, fit
+from lnln.models.padding import by_length, concatenate, fit
 from lnln.models.sizes import Sizes
 from lnln.models.text_encoder import TextEncoder
 
@@ -150,19 +151,23 @@ class LNLN(
     def embed(self, inputs: Inputs) -> dict[Modality, Float[Tensor, "B K D"]]:
         """Eq. 1 for the three modalities."""
         limits = {"text": self.sizes.text, "audio": self.sizes.audio, "vision": self.sizes.vision}
-        inputs = fit(inputs, {m: size.max_length for m, size in limits.items()}, trim=bool(self.config.mask_padding))
-        features = {
-            "text": self.text_encoder(inputs.text_ids, inputs.text_mask),
-            "audio": self._standardize(inputs.audio, "audio"),
-            "vision": self._standardize(inputs.vision, "vision"),
+        is_masked = bool(self.config.mask_padding)
+        inputs = fit(inputs, {m: size.max_length for m, size in limits.items()}, trim=is_masked)
+        steps: dict[Modality, tuple[Tensor, Tensor]] = {
+            "text": (inputs.text_ids, inputs.text_mask),
+            "audio": (inputs.audio, inputs.audio_mask),
+            "vision": (inputs.vision, inputs.vision_mask),
         }
-        masks = {"text": inputs.text_mask, "audio": inputs.audio_mask, "vision": inputs.vision_mask}
-        return {
-            modality: self.embeddings[modality](
-                features[modality], masks[modality] if self.config.mask_padding else None
-            )
-            for modality in MODALITIES
-        }
+        tokens: dict[Modality, Tensor] = {}
+        for modality, (x, mask) in steps.items():
+            read = partial(self._embed, modality)
+            tokens[modality] = by_length(read, x, mask) if is_masked else read(x, mask)
+        return tokens
+
+    def _embed(self, modality: Modality, x: Tensor, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B K D"]:
+        features = self.text_encoder(x, mask) if modality == "text" else self._standardize(x, modality)
+        tokens: Tensor = self.embeddings[modality](features, mask if self.config.mask_padding else None)
+        return tokens
 
     def estimate_completeness(self, language: Float[Tensor, "B K D"]) -> Float[Tensor, " B"]:
         """Eq. 5."""

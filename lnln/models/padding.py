@@ -1,8 +1,8 @@
-"""Bring the inputs of a model to one length."""
+"""Bring the inputs of a model to one length, or to few."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 
 import torch
@@ -10,6 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from lnln.batches import Inputs
+
+# Utterances that are computed at one length. With MOSI's texts (14 tokens on average, 45 the longest of 64) groups of
+# 16 compute 21 tokens instead of 45; smaller ones save little more and make small matrices.
+GROUP_SIZE = 16
 
 
 def fit(inputs: Inputs, max_lengths: Mapping[str, int], *, trim: bool) -> Inputs:
@@ -28,6 +32,23 @@ def fit(inputs: Inputs, max_lengths: Mapping[str, int], *, trim: bool) -> Inputs
     lengths["text"] = max(1, lengths["text"])
     # The fields are called after their modality: text_ids, text_mask, audio, ...
     return Inputs(**{f.name: _resize(getattr(inputs, f.name), lengths[f.name.split("_")[0]]) for f in fields(Inputs)})
+
+
+def by_length(read: Callable[[Tensor, Tensor], Tensor], x: Tensor, mask: Tensor) -> Tensor:
+    """`read(x, mask)`, x (B, T, ...), mask (B, T), computed for groups of rows of similar length without the padding
+    that a group does not need. For a `read` that leaves padding out, so that each row's result is the same.
+
+    On a GPU all rows are one group: to ask for lengths would wait for the device, which has cores to spare.
+    """
+    if x.device.type != "cpu" or len(x) <= GROUP_SIZE:
+        return read(x, mask)
+    lengths = mask.sum(dim=1)
+    order = lengths.argsort(stable=True)
+    parts = []
+    for rows in order.split(GROUP_SIZE):
+        length = min(max(1, int(lengths[rows[-1]])), x.shape[1])
+        parts.append(read(x[rows, :length], mask[rows, :length]))
+    return torch.cat(parts)[order.argsort()]
 
 
 def concatenate(first: Inputs, second: Inputs) -> Inputs:
