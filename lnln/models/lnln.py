@@ -11,6 +11,8 @@ B utterances, T steps, K tokens kept of each modality, D width. `reference` and 
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -249,6 +251,12 @@ class LNLN(
             {modality: tokens[:num_utterances] for modality, tokens in both.items()},
             {modality: tokens[num_utterances:] for modality, tokens in both.items()},
         )
+
+    @classmethod
+    def _from_pretrained(cls, **arguments: Any) -> Any:
+        # The mixin says on standard output, which belongs to results, that it loads.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return super()._from_pretrained(**arguments)
 
     @classmethod
     def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:

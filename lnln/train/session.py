@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from lnln.errors import RefusedError
+
 # Ray's shared memory holds what workers hand each other through it, which is next to nothing here.
 OBJECT_STORE_BYTES = 128 * 2**20
+
+# How long a cluster may take to answer a first knock.
+REACH_SECONDS = 10
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -56,13 +62,40 @@ def ray_session(num_cpus: int) -> Iterator[None]:
             yield
             return
         if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            _join(address)
         else:
             _start_alone(num_cpus)
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _join(address: str) -> None:
+    import ray
+
+    _check_reachable(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise RefusedError(
+            f"the Ray cluster at RAY_ADDRESS {address!r} does not let us in; a cluster with token authentication wants "
+            "RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN here too"
+        ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """RefusedError where nothing listens at `address`; Ray itself would try for many minutes."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator:  # `auto`: Ray looks for a cluster on this machine, and says so if there is none
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS):
+            return
+    except (OSError, ValueError) as error:
+        raise RefusedError(
+            f"RAY_ADDRESS is {address!r}, where no Ray cluster answers ({error}); unset it to use this machine alone"
+        ) from error
 
 
 def _start_alone(num_cpus: int) -> None:

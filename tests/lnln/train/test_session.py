@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+from lnln.errors import RefusedError
+from lnln.train.session import cluster_address, ray_session
+
 # A process of its own, because Ray reads its environment when it is imported.
 SCRIPT = """
 import os, subprocess, sys
@@ -45,3 +48,20 @@ def test_an_own_ray_is_quiet_alone_and_leaves_nothing(when: str) -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT, when], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "" and done.stderr == ""
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:x"])
+def test_a_cluster_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    import ray
+
+    if ray.is_initialized():
+        pytest.skip("a Ray that runs is used, whatever RAY_ADDRESS says")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(RefusedError, match=r"RAY_ADDRESS is .*no Ray cluster answers"), ray_session(1):
+        pass
+
+
+@pytest.mark.parametrize("value", ["", "local"])
+def test_no_address_is_this_machine(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", value)
+    assert cluster_address() is None
