@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 SENTENCES = (
-    "the film was absolutely wonderful and i loved every minute",
-    "i was bored to tears and i want my money back",
-    "well it was okay i guess but nothing special",
+    "the film was absolutely wonderful and I loved it",
+    "honestly the plot was boring and I want my money back",
+    "the music is pretty good but it is too long",
 )
 
 
