@@ -47,14 +47,14 @@ check: $(VENV)/installed-dev ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# One thread each: the tests start many processes, and threads that wait for a core slow all of them down.
 .PHONY: test
-test: $(VENV)/installed-dev ## every test: the fast part, then clusters, servers and kills
-	$(BIN)/python -m pytest -m "not slow"
-	$(BIN)/python -m pytest -m slow
+test: test-fast ## every test: the fast part, then clusters, servers and kills
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --durations=20
 
 .PHONY: test-fast
 test-fast: $(VENV)/installed-dev ## the fast part: no cluster, no server
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
 
 .PHONY: clean
 clean: ## remove the environment and caches; the store stays

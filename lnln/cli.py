@@ -152,7 +152,14 @@ def train(
     session: Session = context.obj
     chosen = [*(overrides or []), *([f"model.name={model}"] if model else [])]
     with session.console.as_progress():
-        run = run_training(session.store, corpus, _config(corpus, config, chosen, seed), num_workers=workers)
+        run = run_training(
+            session.store,
+            corpus,
+            _config(corpus, config, chosen, seed),
+            num_workers=workers,
+            config_name=config,
+            progress=session.console.say,
+        )
     show.run(session.console, run)
 
 
