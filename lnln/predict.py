@@ -23,7 +23,7 @@ from lnln.data.schema import MODALITIES, FeatureSpec, Modality, Ragged, Utteranc
 from lnln.data.shards import decode_shard
 from lnln.data.store import Store
 from lnln.errors import RefusedError
-from lnln.opened import OpenedModel, open_model
+from lnln.model_store.opened import OpenedModel, open_model
 
 # Upper ends of the words for sentiment: those of CMU-MOSI's annotators round to whole numbers, as Acc-7 does, and
 # CH-SIMS's are its five classes. A value at an end belongs to the lower word.

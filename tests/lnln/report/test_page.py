@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from lnln.charts import draw_robustness
 from lnln.config import Config, load_config
 from lnln.errors import RefusedError
 from lnln.evaluate import evaluate
@@ -20,6 +19,7 @@ from lnln.evaluations import Evaluation, Interval
 from lnln.markdown import code, escape
 from lnln.model_store import publish
 from lnln.report import render, report, scores_csv, verdict
+from lnln.report.charts import draw_robustness
 from lnln.runs import load_run
 from tests.lnln.conftest import RunStore
 

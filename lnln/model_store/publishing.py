@@ -21,37 +21,20 @@ from lnln.config import to_dict
 from lnln.data.store import Store, encode_json
 from lnln.errors import RefusedError
 from lnln.evaluations import find_evaluation
-from lnln.model_card import model_card
-from lnln.model_catalog import (
-    PublishedModel,
+from lnln.model_store.card import model_card
+from lnln.model_store.catalog import (
     Version,
     add_version,
     check_name,
-    list_models,
     read_model,
     resolve,
-    set_alias,
 )
-from lnln.model_files import MANIFEST, ModelManifest, fetch, read_digest
-from lnln.opened import WEIGHTS, fetch_version, open_model, read_json, read_manifest, run_manifest
+from lnln.model_store.files import MANIFEST, ModelManifest, fetch, read_digest
+from lnln.model_store.opened import WEIGHTS, fetch_version, open_model, read_json, read_manifest, run_manifest
 from lnln.runs import Run, load_run
 
 if TYPE_CHECKING:
     from lnln.models import LNLN
-
-__all__ = [
-    "PublishedModel",
-    "Version",
-    "damaged_files",
-    "list_models",
-    "load",
-    "open_model",
-    "publish",
-    "pull",
-    "read_model",
-    "resolve",
-    "set_alias",
-]
 
 
 def publish(store: Store, run_id: str, name: str) -> str:

@@ -28,10 +28,10 @@ from lnln.data.schema import SPLITS, Split, Utterances
 from lnln.data.shards import read_labels, read_split
 from lnln.data.store import Store
 from lnln.errors import RefusedError
+from lnln.evaluate.scores import BOOTSTRAP_SEED, NUM_RESAMPLES, score_views
 from lnln.evaluations import Evaluation, evaluation_id, evaluation_specs, read_evaluation
-from lnln.opened import OpenedModel, open_model
+from lnln.model_store.opened import OpenedModel, open_model
 from lnln.runs import run_folder
-from lnln.view_scores import BOOTSTRAP_SEED, NUM_RESAMPLES, score_views
 
 log = logging.getLogger(__name__)
 

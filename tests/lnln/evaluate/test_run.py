@@ -17,10 +17,10 @@ from lnln.data.shards import read_labels, read_split
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.evaluate import evaluate
+from lnln.evaluate.scores import score_views
 from lnln.evaluations import Evaluation, evaluation_id
 from lnln.metrics import score
 from lnln.model_store import load, publish, pull
-from lnln.view_scores import score_views
 from tests.finished_run import finished_run, small_corpus
 from tests.lnln.conftest import RunStore
 
@@ -54,7 +54,7 @@ def test_stored_evaluation_is_returned_unless_forced(run_store: RunStore, monkey
     first = evaluate(run_store.store, run_store.worse)
     record = f"runs/{run_store.worse}/evaluations/{first.evaluation_id}.json"
     assert Evaluation.from_dict(json.loads(run_store.store.read(record))) == first
-    monkeypatch.setattr("lnln.evaluate.predict_views", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr("lnln.evaluate.run.predict_views", lambda *_: pytest.fail("computed again"))
     assert evaluate(run_store.store, run_store.worse) == first
     with pytest.raises(pytest.fail.Exception):
         evaluate(run_store.store, run_store.worse, force=True)

@@ -1,6 +1,6 @@
 """A folder of model files that a manifest vouches for: listed with size and SHA-256, fetched beside, checked, moved in.
 
-Used by `model_store.py` for published versions and for the model of a run. The manifest is the last file written, so a
+Used by `publishing.py` for published versions and for the model of a run. The manifest is the last file written, so a
 folder without one does not exist for a reader.
 """
 

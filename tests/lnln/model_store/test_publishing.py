@@ -17,8 +17,8 @@ import lnln
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.evaluate import evaluate
-from lnln.model_catalog import read_model, resolve
 from lnln.model_store import damaged_files, list_models, load, open_model, publish, pull
+from lnln.model_store.catalog import read_model, resolve
 from lnln.models import LNLN
 from tests.finished_run import finished_run, small_corpus
 from tests.lnln.conftest import RunStore

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lnln.data.store import Store
 from lnln.errors import RefusedError
-from lnln.model_files import MANIFEST, ModelFile, ModelManifest, cache_folder, describe, fetch_folder, is_whole
+from lnln.model_store.files import MANIFEST, ModelFile, ModelManifest, cache_folder, describe, fetch_folder, is_whole
 
 CONTENT = {"model.safetensors": b"weights" * 1000, "config.json": b"{}", "empty.txt": b""}
 

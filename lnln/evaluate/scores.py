@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lnln.bootstrap import interval, resampled_scores
 from lnln.corruption import ViewSpec
+from lnln.evaluate.bootstrap import interval, resampled_scores
 from lnln.evaluations import Interval, ViewScores
 from lnln.metrics import baselines, classify, higher_is_better, is_counted, metric_names, score
 

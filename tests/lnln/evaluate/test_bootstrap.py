@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnln.bootstrap import _counts, interval, resampled_scores
+from lnln.evaluate.bootstrap import _counts, interval, resampled_scores
 from lnln.metrics import score
 
 

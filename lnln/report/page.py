@@ -18,15 +18,15 @@ from pathlib import Path
 
 import yaml
 
-from lnln.charts import draw_robustness
 from lnln.data.store import Store, encode_json
 from lnln.errors import RefusedError
 from lnln.evaluate import evaluate
 from lnln.evaluations import Evaluation, Interval, format_interval, format_score
 from lnln.markdown import code, escape, table
 from lnln.metrics import TITLES
-from lnln.model_card import SYNTHETIC
-from lnln.opened import open_model
+from lnln.model_store.card import SYNTHETIC
+from lnln.model_store.opened import open_model
+from lnln.report.charts import draw_robustness
 
 # Above this share of one predicted class at a rate, the report warns.
 COLLAPSE_SHARE = 0.9

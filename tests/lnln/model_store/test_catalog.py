@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lnln.data.store import Store
 from lnln.errors import RefusedError
-from lnln.model_catalog import (
+from lnln.model_store.catalog import (
     PublishedModel,
     Version,
     add_version,
