@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # make run DATA=mosi.pkl CORPUS=mosi: the user's own corpus instead of the sample.
 DATA ?=
-CORPUS ?= $(if $(DATA),mine,sample)
+CORPUS ?=
 WORKERS ?= 2
 TRIALS ?= 4
 
@@ -20,10 +20,12 @@ TRIALS ?= 4
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# torch goes first and by its exact version: any other would bring gigabytes of CUDA where a CPU build is wanted.
+# torch goes first and by its exact version, so that a build for this machine (a CPU build, say) that pip was told of is
+# taken, and nothing later replaces it. make install TORCH_INDEX=URL names an index of such builds.
+TORCH_INDEX ?=
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 
 $(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e .
@@ -38,7 +40,7 @@ install: $(VENV)/installed ## make .venv with lnln in it
 
 .PHONY: run
 run: install ## the whole path on the sample corpus, or on DATA=file.pkl CORPUS=name
-	$(BIN)/lnln demo $(if $(DATA),--data $(DATA)) --corpus $(CORPUS) --workers $(WORKERS) --trials $(TRIALS)
+	$(BIN)/lnln demo $(if $(DATA),--data $(DATA)) $(if $(CORPUS),--corpus $(CORPUS)) --workers $(WORKERS) --trials $(TRIALS)
 
 .PHONY: check
 check: $(VENV)/installed-dev ## style, types, layers

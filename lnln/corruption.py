@@ -72,14 +72,14 @@ class ViewSpec:
             object.__setattr__(self, "rates", (text, audio, vision))
 
     @classmethod
-    def evaluation(cls, rate: float, seed: int) -> ViewSpec:
+    def evaluation(cls, rate: float, seed: int, protocol: str = "frame") -> ViewSpec:
         """The view in which every modality has the missing rate `rate`."""
-        return cls(seed=seed, rates=(rate, rate, rate))
+        return cls(seed=seed, rates=(rate, rate, rate), protocol=protocol)
 
     @classmethod
-    def training(cls, seed: int, draw: int, complete_share: float = 0.5) -> ViewSpec:
+    def training(cls, seed: int, draw: int, complete_share: float = 0.5, protocol: str = "frame") -> ViewSpec:
         """Random copy number `draw`: every utterance and modality with a rate of its own."""
-        return cls(seed=seed, draw=draw, complete_share=complete_share)
+        return cls(seed=seed, draw=draw, complete_share=complete_share, protocol=protocol)
 
     @property
     def is_training(self) -> bool:
@@ -120,12 +120,14 @@ class Masks:
 
 def evaluation_views(config: CorruptionConfig, rates: Sequence[float] | None = None) -> list[ViewSpec]:
     """One view for each of `rates` (default: `config.rates`), by `config.mask_seed`."""
-    return [ViewSpec.evaluation(rate, config.mask_seed) for rate in (config.rates if rates is None else rates)]
+    chosen = config.rates if rates is None else rates
+    return [ViewSpec.evaluation(rate, config.mask_seed, config.protocol) for rate in chosen]
 
 
 def training_view(config: CorruptionConfig, seed: int, epoch: int) -> ViewSpec:
     """What a run with `seed` trains on in `epoch`, counted from 0."""
-    return ViewSpec.training(seed, 0 if config.draws == "fixed" else epoch, config.complete_share)
+    draw = 0 if config.draws == "fixed" else epoch
+    return ViewSpec.training(seed, draw, config.complete_share, config.protocol)
 
 
 def training_views(config: CorruptionConfig, seed: int, epochs: int) -> list[ViewSpec]:

@@ -28,6 +28,7 @@ from lnln.data.manifest import (
     check_corpus_name,
     commit_features,
     feature_folder,
+    list_corpora,
     read_features,
 )
 from lnln.data.mmsa import MmsaCorpus, read_mmsa
@@ -62,7 +63,7 @@ def import_corpus(
     """
     check_corpus_name(corpus)
     if not path.is_file():
-        raise RefusedError(f"no MMSA pickle at {path}")
+        raise RefusedError(f"no MMSA pickle at {path}; give the path of a file such as unaligned_50.pkl")
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -80,8 +81,15 @@ def import_corpus(
 def import_sample(
     store: Store, corpus: str = "sample", client: Client | None = None, *, progress: bool = True
 ) -> FeatureManifest:
-    """The synthetic sample corpus, made here, under the name `corpus`."""
+    """The synthetic sample corpus, made here, under the name `corpus`.
+
+    RefusedError where that name stands for a real corpus: its runs would go on with made-up data.
+    """
     check_corpus_name(corpus)
+    if corpus in list_corpora(store) and not read_features(store, corpus).source["synthetic"]:
+        raise RefusedError(
+            f"corpus {corpus!r} of {store.url} is not synthetic; give the sample another name, or import a pickle"
+        )
     source = make_sample()
     return _import(store, corpus, _feature_id(source.source["sha256"]), lambda: source, client, progress)
 

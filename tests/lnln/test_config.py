@@ -53,8 +53,9 @@ def test_fingerprint_ignores_how_a_study_is_run_and_nothing_else() -> None:
         assert load_config(None, [change]).fingerprint() != base.fingerprint(), change
 
 
-def test_fingerprint_is_pinned() -> None:
-    """Stored runs are found by it: a change here orphans them, so it must be meant."""
+def test_fingerprints_are_pinned() -> None:
+    """Stored runs are found by them: a change here, a new key too, orphans every run, so it must be meant."""
+    assert Config().fingerprint() == "eba0a5d7df2c"
     assert fingerprint({"b": [1, 2.5, None], "a": "ü"}) == "91ff63a7ddb1"
 
 

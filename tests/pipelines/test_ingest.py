@@ -23,6 +23,7 @@ from pipelines import ingest
 from pipelines.execute import StageFailedError, dask_client
 from pipelines.ingest import import_corpus, import_sample, plan_import
 from pipelines.settings import Settings
+from tests.corpora import mmsa_pickle
 
 Content = dict[str, dict[str, Any]]
 
@@ -323,3 +324,12 @@ def test_dask_writes_the_same_bytes(tmp_path: Path, source: Path, monkeypatch: p
         assert import_corpus(there, source, "tiny", client) == manifest
     assert [data for _, data in files(here).values()] == [data for _, data in files(there).values()]
     assert list(files(here)) == list(files(there))
+
+
+def test_the_sample_does_not_take_the_place_of_a_real_corpus(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    real = import_corpus(store, mmsa_pickle(tmp_path / "real.pkl"), "mine", progress=False)
+    with pytest.raises(RefusedError, match="'mine' of .* is not synthetic"):
+        import_sample(store, "mine", progress=False)
+    assert read_features(store, "mine") == real
+    assert import_sample(store, "sample", progress=False) == import_sample(store, "sample", progress=False)
