@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lnln.config import to_dict
+from lnln.data.digest import digest_file
 from lnln.data.manifest import FeatureManifest
 from lnln.data.wordpiece import UNCASED, tokenizer_bytes
 from lnln.errors import RefusedError
@@ -149,8 +150,8 @@ def feature_contract(manifest: FeatureManifest) -> dict[str, Any]:
 
 def describe_file(path: Path) -> dict[str, Any]:
     """`num_bytes` and `sha256` of a file."""
-    with path.open("rb") as file:
-        return {"num_bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    num_bytes, sha256 = digest_file(path)
+    return {"num_bytes": num_bytes, "sha256": sha256}
 
 
 @contextmanager

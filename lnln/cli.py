@@ -1,25 +1,30 @@
 """The front door: `lnln VERB`, each verb one function of the library.
 
 Results go to standard output, everything else to standard error. Exit 0 done, 1 a refusal in one line, 2 usage.
-Each verb imports what it needs when it is called, so that `lnln --help` is instant.
+Each verb imports what it needs when it is called, so that `lnln --help` is instant. `--store`, `--json` and `--quiet`
+may stand anywhere before a `--`.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from lnln import show
+from lnln import __version__, progress, show
 from lnln.console import Console
 from lnln.errors import RefusedError
 
 if TYPE_CHECKING:
     from lnln.config import Config
     from lnln.data.store import Store
+
+Number = TypeVar("Number", int, float)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +40,7 @@ ConfigName = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="One config key, such as loss.adversarial=0.5; may be repeated.")
 ]
-Workers = Annotated[int, typer.Option("--workers", help="Ray Train workers; the result is the same for any number.")]
+Workers = Annotated[int, typer.Option("--workers", help="Ray Train workers; any number takes the same steps.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the run (train.seed).")]
 
 
@@ -45,12 +50,24 @@ class Session:
     def __init__(self, store_url: str | None, console: Console) -> None:
         self.store_url = store_url
         self.console = console
+        progress.be_quiet(console.quiet)
 
     @property
     def store(self) -> Store:
         from lnln.data.store import Store, default_store
 
         return Store(self.store_url or default_store())
+
+    @property
+    def command(self) -> str:
+        """`lnln`, with the store where that has to be said again."""
+        return "lnln" if self.store_url is None else f"lnln --store {shlex.quote(self.store_url)}"
+
+
+def _say_version(is_wanted: bool) -> None:
+    if is_wanted:
+        sys.stdout.write(f"{__version__}\n")
+        raise typer.Exit
 
 
 @app.callback()
@@ -61,6 +78,9 @@ def _session(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="The version of lnln.", is_eager=True, callback=_say_version)
+    ] = False,
 ) -> None:
     context.obj = Session(store, Console(as_json=as_json, quiet=quiet))
 
@@ -75,30 +95,32 @@ def _config(corpus: str, name: str | None, overrides: list[str] | None, seed: in
 def demo(
     context: typer.Context,
     data: Annotated[Path | None, typer.Option(help="An MMSA pickle; default: the synthetic sample corpus.")] = None,
-    corpus: Annotated[str, typer.Option(help="What to call the corpus.")] = "sample",
+    corpus: Annotated[
+        str | None, typer.Option(help="What to call the corpus; default: mine with --data, else sample.")
+    ] = None,
     config: ConfigName = None,
     overrides: Overrides = None,
     workers: Workers = 2,
     trials: Annotated[int, typer.Option(help="Trials of the study over the loss weights; 0: no study.")] = 4,
 ) -> None:
     """The whole path, from a corpus to a published model, a report and three predictions."""
+    from pipelines.flows.demo import corpus_of_demo
     from pipelines.flows.demo import demo as run_demo
 
     session: Session = context.obj
-    console = session.console
-    with console.as_progress():
+    name = corpus_of_demo(data, corpus)
+    with session.console.as_progress():
         outcome = run_demo(
             store_url=session.store.url,
-            corpus=corpus,
+            corpus=name,
             source=data,
             config_name=config,
             overrides=overrides or [],
             num_workers=workers,
             num_trials=trials,
             folder=Path(),
-            say=console.say,
         )
-    show.demo(console, outcome)
+    show.demo(session.console, outcome, command=session.command, is_sample=data is None)
 
 
 @app.command("import")
@@ -144,23 +166,19 @@ def train(
     overrides: Overrides = None,
     seed: Seed = None,
     workers: Workers = 1,
-    model: Annotated[str | None, typer.Option(help="The network (model.name).")] = None,
 ) -> None:
-    """One run; started again with the same arguments it continues, or says that it is done."""
+    """One run; started again with the same arguments it continues, or says that it finished before."""
+    from lnln.data.manifest import read_features
+    from lnln.runs import is_finished, run_id_for
     from lnln.train.launch import train as run_training
 
     session: Session = context.obj
-    chosen = [*(overrides or []), *([f"model.name={model}"] if model else [])]
+    chosen = _config(corpus, config, overrides, seed)
     with session.console.as_progress():
-        run = run_training(
-            session.store,
-            corpus,
-            _config(corpus, config, chosen, seed),
-            num_workers=workers,
-            config_name=config,
-            progress=session.console.say,
-        )
-    show.run(session.console, run)
+        store = session.store
+        was_finished = is_finished(store, run_id_for(chosen, corpus, read_features(store, corpus)))
+        run = run_training(store, corpus, chosen, num_workers=workers, config_name=config)
+    show.run(session.console, run, was_finished=was_finished)
 
 
 @app.command()
@@ -172,9 +190,13 @@ def tune(
     overrides: Overrides = None,
     seed: Seed = None,
     workers: Workers = 1,
+    space: Annotated[
+        Path | None, typer.Option(help="A YAML file of ranges, such as `adversarial: {low: 0.1, high: 3}`.")
+    ] = None,
 ) -> None:
     """A study over the loss weights; running it again continues it."""
-    from tuning.select import table
+    from tuning.select import best_trial, table
+    from tuning.space import load_space
     from tuning.sweep import tune as run_study
 
     session: Session = context.obj
@@ -185,42 +207,48 @@ def tune(
             _config(corpus, config, overrides, seed),
             num_trials=trials,
             num_workers=workers,
+            space=load_space(space),
         )
-    show.study(
-        session.console,
-        {**study.to_dict(), "trials": [trial.to_dict() for trial in study.trials]},
-        table(study),
-    )
+    chosen = [*(overrides or []), *(f"loss.{name}={weight!r}" for name, weight in best_trial(study).weights.items())]
+    options = [("--config", config), *(("--set", item) for item in chosen), ("--seed", seed)]
+    words = ["train", corpus, *(str(word) for pair in options if pair[1] is not None for word in pair)]
+    value = {**study.to_dict(), "trials": [trial.to_dict() for trial in study.trials]}
+    show.study(session.console, value, table(study), f"{session.command} {shlex.join(words)}")
 
 
 @app.command()
 def evaluate(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A run or a published model (mosi-lnln@best).")],
+    name: Annotated[str, typer.Argument(help="A run, a published model (mosi-lnln@best) or a pulled folder.")],
     corpus: Annotated[str | None, typer.Option(help="Another corpus than the model was trained on.")] = None,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    rates: Annotated[str | None, typer.Option(help="Missing rates, such as 0,0.5,0.9; default: the model's.")] = None,
+    mask_seeds: Annotated[str | None, typer.Option(help="Mask seeds, such as 0,1,2; default: the model's.")] = None,
 ) -> None:
     """All missing rates and all metrics, from one load of the corpus."""
     from lnln.evaluate import evaluate as run_evaluation
 
     session: Session = context.obj
+    at, seeds = _list("--rates", rates, float), _list("--mask-seeds", mask_seeds, int)
     with session.console.as_progress():
-        evaluation = run_evaluation(session.store, name, corpus, split=split)
+        evaluation = run_evaluation(session.store, name, corpus, split=split, rates=at, mask_seeds=seeds)
     show.evaluation(session.console, evaluation)
 
 
 @app.command()
 def report(
     context: typer.Context,
-    names: Annotated[list[str], typer.Argument(help="Runs or published models, evaluated before.")],
-    folder: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("reports"),
+    names: Annotated[list[str], typer.Argument(help="Runs, published models or pulled folders.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the report goes; default: reports/ and the first name.")
+    ] = None,
 ) -> None:
     """Tables and the robustness curve of one or more models."""
     from lnln.report import report as write_report
 
     session: Session = context.obj
     with session.console.as_progress():
-        path = write_report(session.store, names, folder)
+        path = write_report(session.store, names, folder or Path("reports") / Path(names[0]).resolve().name)
     session.console.result({"report": str(path)}, lines=[str(path)])
 
 
@@ -240,6 +268,22 @@ def publish(
 
 
 @app.command()
+def alias(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A published model, such as mosi-lnln.")],
+    alias: Annotated[str, typer.Argument(help="What its version is to be called too, such as production.")],
+    version: Annotated[str, typer.Argument(help="v2, or another alias.")],
+) -> None:
+    """A name for one version of a published model; an alias may be moved, `best` moves by itself."""
+    from lnln.model_store import resolve, set_alias
+
+    session: Session = context.obj
+    set_alias(session.store, name, alias, version)
+    made, target = f"{name}@{alias}", resolve(session.store, f"{name}@{alias}").reference
+    session.console.result({"alias": made, "model": target}, lines=[f"{made} is {target}"])
+
+
+@app.command()
 def models(context: typer.Context) -> None:
     """What the model store holds."""
     from lnln.model_store import list_models
@@ -256,11 +300,13 @@ def pull(
 ) -> None:
     """A published model to a folder, every checksum verified."""
     from lnln.model_store import pull as pull_model
+    from lnln.model_store import resolve
 
     session: Session = context.obj
     with session.console.as_progress():
-        path = pull_model(session.store, name, folder)
-    session.console.result({"model": name, "folder": str(path)}, lines=[str(path)])
+        version = resolve(session.store, name).reference  # once, since an alias may move meanwhile
+        path = pull_model(session.store, version, folder)
+    session.console.result({"model": version, "folder": str(path)}, lines=[f"{version} in {path}"])
 
 
 @app.command()
@@ -273,6 +319,8 @@ def predict(
     from lnln.predict import predict as run_prediction
 
     session: Session = context.obj
+    if files := [text for text in inputs if not text.endswith(".parquet") and _is_file(text)]:
+        raise RefusedError(f"{files[0]} is a file but no feature shard; give sentences, or files that end in .parquet")
     with session.console.as_progress():
         predictions = run_prediction(session.store, model, inputs)
     show.predictions(session.console, predictions)
@@ -281,16 +329,19 @@ def predict(
 @app.command()
 def verify(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="A corpus or a model; default: everything.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A corpus, a model or a run; default: every corpus and model.")
+    ] = None,
 ) -> None:
-    """Every checksum of a corpus, its views, or a model; exit 1 names what is damaged."""
+    """Every checksum of a corpus and its views, a model, or a run; exit 1 names what is damaged."""
     from lnln.verify import verify as run_verification
 
     session: Session = context.obj
     with session.console.as_progress():
         counts = run_verification(session.store, name)
-    said = ", ".join(f"{count} {what}" for what, count in counts.items()) or "nothing to check"
-    session.console.result(counts, lines=[f"whole: {said}"])
+    said = ", ".join(f"{count} {what}" for what, count in counts.items())
+    nothing = f"nothing to check: {session.store.url} holds no corpus and no model"
+    session.console.result(counts, lines=[f"whole: {said}" if said else nothing])
 
 
 @app.command()
@@ -305,19 +356,47 @@ def doctor(context: typer.Context) -> None:
         raise typer.Exit(1)
 
 
-@app.command(hidden=True)
-def version(context: typer.Context) -> None:
-    """The version of lnln."""
-    from lnln import __version__
+def _list(option: str, text: str | None, kind: type[Number]) -> list[Number] | None:
+    """The numbers of `0,0.5`; wrong usage where one is none."""
+    try:
+        return None if text is None else [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected numbers with commas between them, got {text!r}", param_hint=option
+        ) from None
 
-    context.obj.console.result({"version": __version__}, lines=[__version__])
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a path, or with a character that none has
+        return False
+
+
+def global_options_first(arguments: Sequence[str]) -> list[str]:
+    """`arguments` with the options of every verb before the verb, where Typer wants them; from `--` on as they are."""
+    first, rest = [], list(arguments)
+    end = rest.index("--") if "--" in rest else len(rest)
+    options, after = iter(rest[:end]), rest[end:]
+    others = []
+    for argument in options:
+        if argument in ("--json", "--quiet") or argument.startswith("--store="):
+            first.append(argument)
+        elif argument == "--store":
+            value = next(options, None)
+            if value is None:
+                return [argument]  # Typer says what is missing
+            first += [argument, value]
+        else:
+            others.append(argument)
+    return [*first, *others, *after]
 
 
 def main() -> None:
     """Run one verb; a refusal is one line on standard error and exit code 1."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        app()
+        app(args=global_options_first(sys.argv[1:]))
     except (RefusedError, OSError) as error:
         if isinstance(error, BrokenPipeError):
             sys.exit(1)

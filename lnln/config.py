@@ -179,6 +179,7 @@ class TrainConfig:
             _require(getattr(self, key) >= 1, f"train.{key}", "1 or more", getattr(self, key))
         for key in ("seed", "weight_decay", "clip_norm", "patience"):
             _require(getattr(self, key) >= 0, f"train.{key}", "0 or more", getattr(self, key))
+        _require(self.seed < 2**63, "train.seed", "below 2**63", self.seed)
         for key in ("learning_rate", "encoder_learning_rate"):
             _require(getattr(self, key) > 0, f"train.{key}", "above 0", getattr(self, key))
         _require(0 <= self.warmup_share < 1, "train.warmup_share", "within [0, 1)", self.warmup_share)
@@ -326,7 +327,10 @@ def _read_yaml(name: str) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise RefusedError(f"no config file at {name}")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise RefusedError(f"config {name} is not UTF-8 text: {error.reason}") from error
     elif name in config_names():
         text = (resources.files("lnln.configs") / f"{name}.yaml").read_text(encoding="utf-8")
     else:

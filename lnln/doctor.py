@@ -12,9 +12,11 @@ import socket
 import sys
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -45,7 +47,7 @@ def examine(store_url: str | None = None) -> list[Finding]:
         _machine,
         _text_encoder,
         lambda: _store(url),
-        lambda: [_service("Dask", os.environ.get("DASK_SCHEDULER_ADDRESS"), "jobs run on this machine")],
+        _dask,
         lambda: [_service("Ray", os.environ.get("RAY_ADDRESS"), "Ray is started on this machine for each run")],
         _prefect,
     ]
@@ -93,9 +95,10 @@ def _store(url: str) -> list[Finding]:
 
     try:
         store, path = Store(url), f"doctor-{uuid.uuid4().hex}"
-        store.write(path, b"")
-        store.remove(path)
-        abilities = store.probe()
+        with _without_trace(store.url):
+            store.write(path, b"")
+            store.remove(path)
+            abilities = store.probe()
     except (RefusedError, OSError) as error:
         return [Finding("store", "wrong", " ".join(str(error).split()))]
     missing = [
@@ -109,6 +112,29 @@ def _store(url: str) -> list[Finding]:
     if missing:
         return [Finding("store", "note", f"{url} lacks {' and '.join(missing)}: do not let two writers race")]
     return [Finding("store", "fine", f"{url} can be written, and decides races between writers")]
+
+
+@contextmanager
+def _without_trace(url: str) -> Iterator[None]:
+    """Folders on the way to the store `url` that are absent now, and empty afterwards, are removed again."""
+    folder = Path(url)
+    absent = [] if "://" in url else [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for each in absent:
+                each.rmdir()
+
+
+def _dask() -> list[Finding]:
+    """By the rule of `pipelines/settings.py`: LNLN_DASK first, where `none` and `local` are no addresses."""
+    chosen = os.environ.get("LNLN_DASK") or os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if chosen == "none":
+        return [Finding("Dask", "fine", "jobs run in the process that starts them")]
+    if chosen == "local":
+        return [Finding("Dask", "fine", "jobs run on a cluster that is started on this machine")]
+    return [_service("Dask", chosen, "jobs run on this machine")]
 
 
 def _service(topic: str, address: str | None, otherwise: str) -> Finding:

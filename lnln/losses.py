@@ -19,8 +19,6 @@ from lnln.batches import Batch
 from lnln.config import LossConfig
 from lnln.models.lnln import Output
 
-TERMS = ("completeness", "adversarial", "reconstruction", "sentiment")
-
 
 def loss_terms(output: Output, batch: Batch, config: LossConfig) -> dict[str, Float[Tensor, " B"]]:
     """Every term that `output` allows, unweighted; without the complete pass that is completeness and sentiment.

@@ -1,7 +1,8 @@
 """The field's metrics for sentiment intensity, and what a constant answer would score (papers.md 1.1).
 
     scores = score(predictions, labels, label_range=(-3, 3))      # {"mae": ..., "acc7": ..., ...}
-    baselines(train_labels, labels, (-3, 3))                      # {"predict_mean": {...}, "one_class": {...}}
+    answers = baseline_answers(train_labels, labels, (-3, 3))     # {"predict_mean": {"mae": ..., ...}, ...}
+    score_answers(answers, labels, (-3, 3))                       # {"predict_mean": {"mae": ..., ...}, ...}
 
 Accuracies and F1 lie within [0, 1]. `np`: negative against positive, labels of exactly 0 left out. `nn`: negative
 against non-negative. Labels within [-1, 1] are scored as CH-SIMS's are, all others as CMU-MOSI's and CMU-MOSEI's.
@@ -10,7 +11,7 @@ F1 is weighted by the classes of the labels; the published tables have its argum
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,9 +40,19 @@ TITLES = {
 
 def metric_names(label_range: Sequence[float]) -> tuple[str, ...]:
     """The metrics of a corpus with these labels, in the order of tables."""
-    if _is_sims(label_range):
+    if is_sims(label_range):
         return ("mae", "corr", "acc5", "acc3", "acc2", "f1")
     return ("mae", "corr", "acc7", "acc5", "acc2_np", "f1_np", "acc2_nn", "f1_nn")
+
+
+def accuracy_names(label_range: Sequence[float]) -> tuple[str, ...]:
+    """Those of `metric_names` that compare classes; the one with the most classes first."""
+    return tuple(name for name in metric_names(label_range) if name.startswith("acc"))
+
+
+def is_sims(label_range: Sequence[float]) -> bool:
+    """Whether labels lie on the scale of CH-SIMS, within [-1, 1]."""
+    return max(abs(bound) for bound in label_range) <= 1
 
 
 def higher_is_better(name: str) -> bool:
@@ -55,14 +66,13 @@ def score(predictions: ArrayLike, labels: ArrayLike, label_range: Sequence[float
     Raises RefusedError when nothing is labelled or a prediction is not finite.
     """
     predicted, actual = _labelled(predictions, labels)
-    is_sims = _is_sims(label_range)
-    if is_sims:
+    if is_sims(label_range):
         predicted, actual = predicted.clip(-1, 1), actual.clip(-1, 1)
     scores = {
         "mae": float(np.abs(predicted.astype(np.float64) - actual).mean()),
         "corr": _correlation(predicted, actual),
     }
-    for name in _accuracies(label_range):
+    for name in accuracy_names(label_range):
         chosen = is_counted(name, actual)
         truth, guess = (classify(name, values[chosen], label_range) for values in (actual, predicted))
         scores[name] = _accuracy(truth, guess)
@@ -71,49 +81,55 @@ def score(predictions: ArrayLike, labels: ArrayLike, label_range: Sequence[float
     return {name: scores[name] for name in metric_names(label_range)}
 
 
-def baselines(train_labels: ArrayLike, labels: ArrayLike, label_range: Sequence[float]) -> dict[str, dict[str, float]]:
-    """Scores of two constant answers on `labels`, to stand beside every model's.
+def baseline_answers(
+    train_labels: ArrayLike, labels: ArrayLike, label_range: Sequence[float]
+) -> dict[str, dict[str, float]]:
+    """What the baselines, which look at no input, answer to every utterance; by the metric that it is scored in.
 
-    predict_mean: the mean training label. one_class: for each accuracy and F1, the class that is most frequent among
-    `labels` themselves, as the field quotes it (57.77 on MOSI's test split, np): no constant answer can do better.
+    predict_mean, predict_median: of the training labels. one_class: for each accuracy and its F1, a label of the class
+    that is most frequent among `labels` themselves, as the field quotes it (57.77 on MOSI's test split, np): no
+    constant answer is more accurate.
     """
     _, train = _labelled(train_labels, train_labels)
     _, actual = _labelled(labels, labels)
-    if _is_sims(label_range):
+    if is_sims(label_range):
         train = train.clip(-1, 1)
-    one_class: dict[str, float] = {}
-    for name in _accuracies(label_range):
-        truth = classify(name, actual[is_counted(name, actual)], label_range)
-        guess = np.full_like(truth, _most_frequent(truth))
-        one_class[name] = _accuracy(truth, guess)
+    one_class = {}
+    for name in accuracy_names(label_range):
+        counted = actual[is_counted(name, actual)]
+        _, first, counts = np.unique(classify(name, counted, label_range), return_index=True, return_counts=True)
+        one_class[name] = float(counted[first[counts.argmax()]]) if len(counts) else 0.0
         if name.startswith("acc2"):
-            one_class[name.replace("acc2", "f1")] = _weighted_f1(truth, guess)
-    names = metric_names(label_range)
+            one_class[name.replace("acc2", "f1")] = one_class[name]
     return {
-        "predict_mean": score(np.full(len(actual), train.mean()), actual, label_range),
-        "one_class": {name: one_class[name] for name in names if name in one_class},
+        "predict_mean": dict.fromkeys(metric_names(label_range), float(train.mean())),
+        "predict_median": dict.fromkeys(metric_names(label_range), float(np.median(train))),
+        "one_class": one_class,
+    }
+
+
+def score_answers(
+    answers: Mapping[str, Mapping[str, float]], labels: ArrayLike, label_range: Sequence[float]
+) -> dict[str, dict[str, float]]:
+    """The score of each of `baseline_answers`, in the metric that it is for."""
+    different = {answer for by_metric in answers.values() for answer in by_metric.values()}
+    scores = {answer: score(np.full(np.shape(labels), answer), labels, label_range) for answer in different}
+    return {
+        name: {metric: scores[answer][metric] for metric, answer in by_metric.items()}
+        for name, by_metric in answers.items()
     }
 
 
 def classify(name: str, values: ArrayLike, label_range: Sequence[float]) -> Classes:
     """The class of each value, of any shape, in the accuracy `name`; values outside the range count as its ends."""
-    is_sims = _is_sims(label_range)
     array = np.asarray(values, np.float32)
-    return _classifiers(is_sims)[name](array.clip(-1, 1) if is_sims else array)
+    return _classifiers(label_range)[name](array.clip(-1, 1) if is_sims(label_range) else array)
 
 
 def is_counted(name: str, labels: ArrayLike) -> NDArray[np.bool_]:
     """True where the accuracy `name` counts the utterance: `np` leaves out labels of exactly 0."""
     array = np.asarray(labels, np.float32)
     return array != 0 if name == "acc2_np" else np.ones(array.shape, np.bool_)
-
-
-def _accuracies(label_range: Sequence[float]) -> tuple[str, ...]:
-    return tuple(name for name in metric_names(label_range) if name.startswith("acc"))
-
-
-def _is_sims(label_range: Sequence[float]) -> bool:
-    return max(abs(bound) for bound in label_range) <= 1
 
 
 def _labelled(predictions: ArrayLike, labels: ArrayLike) -> tuple[Values, Values]:
@@ -130,8 +146,8 @@ def _labelled(predictions: ArrayLike, labels: ArrayLike) -> tuple[Values, Values
     return predicted, actual
 
 
-def _classifiers(is_sims: bool) -> dict[str, Classifier]:
-    if is_sims:
+def _classifiers(label_range: Sequence[float]) -> dict[str, Classifier]:
+    if is_sims(label_range):
         return {
             "acc5": _cut((-0.7, -0.1, 0.1, 0.7)),
             "acc3": _cut((-0.1, 0.1)),
@@ -153,11 +169,6 @@ def _cut(bounds: tuple[float, ...]) -> Classifier:
 def _rounded(limit: int) -> Classifier:
     """The nearest whole number (halves to the even one) within the limits."""
     return lambda values: np.round(values.clip(-limit, limit)).astype(np.int64)
-
-
-def _most_frequent(classes: Classes) -> int:
-    values, counts = np.unique(classes, return_counts=True)
-    return int(values[counts.argmax()]) if len(values) else 0
 
 
 def _accuracy(truth: Classes, guess: Classes) -> float:

@@ -23,6 +23,7 @@ from lnln.data.schema import MODALITIES, FeatureSpec, Modality, Ragged, Utteranc
 from lnln.data.shards import decode_shard
 from lnln.data.store import Store
 from lnln.errors import RefusedError
+from lnln.metrics import is_sims
 from lnln.model_store.opened import OpenedModel, open_model
 
 # Upper ends of the words for sentiment: those of CMU-MOSI's annotators round to whole numbers, as Acc-7 does, and
@@ -218,7 +219,7 @@ def predict(store: Store, model: str, inputs: Sequence[str]) -> list[dict[str, A
 
 def describe(sentiment: float, label_range: Sequence[float]) -> str:
     """`sentiment` in words: MOSI_WORDS, or SIMS_WORDS where labels lie within [-1, 1]."""
-    words = SIMS_WORDS if max(abs(bound) for bound in label_range) <= 1 else MOSI_WORDS
+    words = SIMS_WORDS if is_sims(label_range) else MOSI_WORDS
     return next(word for end, word in words if sentiment <= end)
 
 

@@ -27,7 +27,7 @@ class Run:
     folder: under the store. view_ids: of `validation` and `training`. score: mean validation MAE over
     `config.corruption.validation_rates` at best_epoch (from 1). validation: metrics by missing rate at that epoch.
     history: per epoch its loss terms, learning rate, seconds, validation scores. files: of `<folder>/model/`, each with
-    `sha256` and `num_bytes`. study, trial: where the run belongs to a study.
+    `sha256` and `num_bytes`.
     """
 
     run_id: str
@@ -47,8 +47,6 @@ class Run:
     num_workers: int
     seconds: float
     versions: dict[str, str]
-    study: str | None = None
-    trial: int | None = None
 
 
 def run_folder(run_id: str) -> str:
@@ -108,8 +106,6 @@ def _decode(run_id: str, made: Mapping[str, Any], result: Mapping[str, Any], whe
         values: dict[str, Any] = {key: made[key] for key in made_by}
         values |= {key: result[key] for key in (*ended_as, "versions")}
         config = Config.from_dict(made["config"])
-        return Run(
-            run_id, run_folder(run_id), config=config, study=made.get("study"), trial=made.get("trial"), **values
-        )
+        return Run(run_id, run_folder(run_id), config=config, **values)
     except (KeyError, TypeError, AttributeError) as error:
         raise RefusedError(f"{where} is damaged: {type(error).__name__} {error}; remove it and train again") from error

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lnln.config import to_dict
@@ -23,8 +27,9 @@ def corpus(console: Console, manifest: FeatureManifest) -> None:
         num_bytes = sum(shard.num_bytes for shard in entry.shards)
         steps = [f"{lengths[m].mean:.1f} ({lengths[m].num_absent} absent)" for m in lengths]
         rows.append([split, entry.num_utterances, len(entry.shards), f"{num_bytes / 1e6:.1f}", *steps])
+    dims = ", ".join(f"{modality} {dim}" for modality, dim in manifest.dims.items())
     columns = ["split", "utterances", "shards", "MB", "text steps", "audio steps", "vision steps"]
-    lines = [f"corpus {manifest.corpus}, features {manifest.feature_id}, dims {dict(manifest.dims)}"]
+    lines = [f"corpus {manifest.corpus}, features {manifest.feature_id}, dims {dims}"]
     if manifest.source.get("synthetic"):
         lines.append("This corpus is synthetic: scores on it say nothing about people.")
     if manifest.source.get("published_as"):
@@ -48,28 +53,33 @@ def views(console: Console, name: str, made: Sequence[ViewManifest]) -> None:
     console.result(value, table=table(columns, rows, f"views of {name}"), lines=[f"{len(made)} views"])
 
 
-def run(console: Console, finished: Run) -> None:
+def run(console: Console, finished: Run, *, was_finished: bool) -> None:
+    """was_finished: it had been trained before this call, which then did nothing."""
     rows = [[rate, f"{scores['mae']:.3f}", f"{scores['corr']:.3f}"] for rate, scores in finished.validation.items()]
     value = {
         key: to_dict(getattr(finished, key))
         for key in ("run_id", "corpus", "score", "best_epoch", "validation", "history", "num_parameters", "seconds")
     }
     lines = [
-        f"run {finished.run_id}: mean validation MAE {finished.score:.4f} at epoch {finished.best_epoch}, "
-        f"{finished.num_parameters:,} parameters, {finished.seconds:.0f} s",
+        f"run {finished.run_id}{' finished before' if was_finished else ''}: mean validation MAE "
+        f"{finished.score:.4f} at epoch {finished.best_epoch}, {finished.num_parameters:,} parameters, "
+        f"{finished.seconds:.0f} s",
     ]
     console.result(value, table=table(["missing rate", "MAE", "Corr"], rows, "validation"), lines=lines)
 
 
-def study(console: Console, value: dict[str, Any], rows: Sequence[dict[str, str]]) -> None:
-    """value: `study.json` with its trials. rows: the same trials as a table."""
+def study(console: Console, value: dict[str, Any], rows: Sequence[dict[str, str]], train: str) -> None:
+    """value: `study.json` with its trials. rows: the same trials as a table. train: command that uses the best."""
     best = value["best"]
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in best["weights"].items())
     lines = [
         f"study {value['study_id']}: trial {best['number']} is best with {weights} "
-        f"(validation MAE {best['valid_mae']:.4f})"
+        f"(validation MAE {best['valid_mae']:.4f})",
+        f"train with them: {train}",
     ]
-    console.result(value, table=table(list(rows[0]), [list(row.values()) for row in rows]), lines=lines)
+    console.result(
+        {**value, "train": train}, table=table(list(rows[0]), [list(row.values()) for row in rows]), lines=lines
+    )
 
 
 def evaluation(console: Console, made: Evaluation) -> None:
@@ -105,29 +115,47 @@ def predictions(console: Console, rows: Sequence[dict[str, Any]]) -> None:
         for row in rows
     ]
     notes = [f"{row['utterance_id']}: {note}" for row in rows for note in row["notes"]]
-    console.result({"predictions": list(rows)}, table=table(columns, cells), lines=notes)
+    console.result({"predictions": list(rows)}, table=table(columns, cells, is_prose=True), lines=notes)
 
 
 def findings(console: Console, found: Sequence[Finding]) -> None:
     rows = [[finding.topic, finding.level, finding.text] for finding in found]
-    console.result({"findings": to_dict(list(found))}, table=table(["", "", ""], rows))
+    console.result({"findings": to_dict(list(found))}, table=table(["what", "state", "found"], rows))
 
 
-def demo(console: Console, outcome: dict[str, Any]) -> None:
+def demo(console: Console, outcome: dict[str, Any], *, command: str, is_sample: bool) -> None:
+    """command: `lnln` as the user has to write it. is_sample: no corpus of the user's own was given."""
+    from lnln.evaluations import Evaluation
+
     if console.as_json:
         console.result(outcome)
         return
+    evaluation(console, Evaluation.from_dict(outcome["evaluation"]))
     predictions(console, outcome["predictions"])
     model, folder = outcome["model"], outcome["folder"]
-    console.result(
-        None,
-        lines=[
-            f"Done in {outcome['seconds']:.0f} s.",
-            f"  report   {outcome['report']}",
-            f"  model    {model}, pulled to {folder}",
-            "Try next:",
-            f'  lnln predict {folder} "the plot was thin but the music saved it"',
-            f"  lnln evaluate {outcome['run_id']}",
-            "  lnln import unaligned_50.pkl --corpus mosi && lnln corrupt mosi && lnln train mosi --workers 2",
-        ],
-    )
+    lines = [
+        f"Done in {outcome['seconds']:.0f} s.",
+        f"  report   {outcome['report']}",
+        f"  model    {model}, pulled to {folder}",
+        "Try next:",
+    ]
+    if activate := _activation():
+        lines.append(f"  {activate}    # puts lnln on the path")
+    lines += [
+        f'  {command} predict {shlex.quote(folder)} "the plot was thin but the music saved it"',
+        f"  {command} evaluate {outcome['run_id']} --mask-seeds 0,1,2",
+    ]
+    if is_sample:
+        lines.append(
+            f"  {command} import unaligned_50.pkl --corpus mosi && {command} corrupt mosi && {command} train mosi"
+        )
+    console.result(None, lines=lines)
+
+
+def _activation() -> str | None:
+    """What makes `lnln` a command of this shell, where it is none and lies in a virtual environment."""
+    script = Path(sys.prefix) / "bin" / "activate"
+    if shutil.which("lnln") or not script.is_file():
+        return None
+    inside = script.is_relative_to(Path.cwd())
+    return f"source {shlex.quote(str(script.relative_to(Path.cwd()) if inside else script))}"

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from pathlib import Path
 
 from lnln.data.manifest import list_corpora, list_views, read_features, read_view
 from lnln.data.store import Store
-from lnln.data.verify import verify_features, verify_view
+from lnln.data.verify import damaged_shards, is_intact
 from lnln.errors import RefusedError
-from lnln.model_store import damaged_files, list_models, resolve
+from lnln.model_store import PublishedModel, damaged_files, list_models, resolve
+from lnln.model_store.opened import run_manifest
+from lnln.runs import load_run, run_folder
 
 
 def verify(store: Store, name: str | None = None) -> dict[str, int]:
-    """Check a corpus with its views, a model (name, name@version), or with None all of the store.
+    """Check a corpus with its views, a model (name, name@version), a run, or with None all corpora and models.
 
-    Returns how many of each were checked. Raises RefusedError naming every file that is missing or damaged.
+    Returns how many of each were checked, without those of which there are none. Raises RefusedError for a store that
+    does not exist and a name that it does not hold, and naming every file that is missing or damaged.
     """
+    if "://" not in store.url and not Path(store.url).exists():
+        raise RefusedError(f"store {store.url} does not exist; `lnln import` makes one, --store names another")
     counts: Counter[str] = Counter()
     damaged: list[str] = []
-    corpora = list_corpora(store)
-    models = [model.name for model in list_models(store)]
-    if name is not None and name not in corpora and name.partition("@")[0] not in models:
-        raise RefusedError(
-            f"store {store.url} holds no corpus and no model {name!r}; it has {corpora + models or 'none'}"
-        )
+    corpora, models = list_corpora(store), list_models(store)
     for corpus in corpora:
         if name in (None, corpus):
             damaged += _corpus(store, corpus, counts)
-    for model in list_models(store):
-        versions = [resolve(store, name)] if name and "@" in name else list(model.versions)
-        for version in versions if name is None or name.partition("@")[0] == model.name else []:
-            counts["model versions"] += 1
-            damaged += damaged_files(store, version)
+    for model in models:
+        if name is None or name.partition("@")[0] == model.name:
+            damaged += _model(store, model, name, counts)
+    if name is not None and not counts:
+        if not _is_run(store, name):
+            held = ", ".join([*corpora, *(model.name for model in models)]) or "none"
+            raise RefusedError(f"store {store.url} holds no corpus, model or run {name!r}; corpora and models: {held}")
+        damaged += _run(store, name, counts)
     if damaged:
         raise RefusedError(f"damaged or missing in {store.url}: {', '.join(damaged)}; make them again or restore them")
     return dict(counts)
@@ -39,7 +44,7 @@ def verify(store: Store, name: str | None = None) -> dict[str, int]:
 
 def _corpus(store: Store, corpus: str, counts: Counter[str]) -> list[str]:
     manifest = read_features(store, corpus)
-    damaged = verify_features(store, manifest)
+    damaged = damaged_shards(store, manifest)
     counts["corpora"] += 1
     counts["feature shards"] += sum(len(split.shards) for split in manifest.splits.values())
     for view_id in list_views(store, corpus, manifest.feature_id):
@@ -47,6 +52,27 @@ def _corpus(store: Store, corpus: str, counts: Counter[str]) -> list[str]:
         if view is None:
             damaged.append(f"{corpus}/views/{manifest.feature_id}/{view_id}/manifest.json")
             continue
-        damaged += verify_view(store, view)
+        damaged += damaged_shards(store, view)
         counts["views"] += 1
     return damaged
+
+
+def _model(store: Store, model: PublishedModel, name: str | None, counts: Counter[str]) -> list[str]:
+    """All versions of `model`, or the one that `name` selects."""
+    versions = [resolve(store, name)] if name and "@" in name else model.versions
+    counts["model versions"] += len(versions)
+    return [path for version in versions for path in damaged_files(store, version)]
+
+
+def _is_run(store: Store, name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name) is not None and store.exists(
+        f"{run_folder(name)}/run.json"
+    )
+
+
+def _run(store: Store, run_id: str, counts: Counter[str]) -> list[str]:
+    run = load_run(store, run_id)
+    counts["runs"] += 1
+    files = {f"{run.folder}/model/{file.name}": file for file in run_manifest(run).files}
+    counts["model files"] += len(files)
+    return [path for path, file in files.items() if not is_intact(store, path, file.num_bytes, file.sha256)]

@@ -28,7 +28,7 @@ from lnln.data.manifest import (
 from lnln.data.schema import MODALITIES, Modality, Split
 from lnln.data.shards import read_lengths
 from lnln.data.store import Store
-from lnln.data.verify import verify_view
+from lnln.data.verify import damaged_shards
 from lnln.data.view_shards import write_view_shard
 from lnln.errors import RefusedError
 from pipelines.execute import run
@@ -156,7 +156,7 @@ def _whole_view(store: Store, features: FeatureManifest, spec: ViewSpec) -> View
         view = read_view(store, features.corpus, features.feature_id, spec.view_id)
         if view is None:
             return None
-        damaged = verify_view(store, view)
+        damaged = damaged_shards(store, view)
     except RefusedError as error:
         view, damaged = None, [str(error)]
     if not damaged:

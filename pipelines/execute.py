@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lnln.errors import RefusedError
+from lnln.progress import bar
 from pipelines.plan import Job, Plan
 from pipelines.settings import Settings
 
@@ -89,22 +89,8 @@ def run(
 @contextmanager
 def progress_bar(stage: str, total: int, *, is_wanted: bool = True) -> Iterator[Callable[[], None]]:
     """A bar on standard error while that is a terminal; what is yielded moves it by one."""
-    if not (is_wanted and total and sys.stderr.isatty()):
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(stage, total=total)
-        yield lambda: bar.advance(task)
+    with bar(stage, total if is_wanted else 0) as advance:
+        yield advance
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from lnln.data.sample import make_sample
 from lnln.data.schema import MODALITIES, SPLITS, Ragged, Split, Utterances
 from lnln.data.shards import write_shard
 from lnln.data.store import Store
-from lnln.data.verify import verify_features
+from lnln.data.verify import damaged_shards
 from lnln.errors import RefusedError
 from pipelines.execute import progress_bar, run
 from pipelines.plan import Job, Plan
@@ -160,7 +160,7 @@ def _whole_features(store: Store, corpus: str, feature_id: str) -> FeatureManife
         return None
     try:
         manifest = read_features(store, corpus, feature_id)
-        damaged = verify_features(store, manifest)
+        damaged = damaged_shards(store, manifest)
     except RefusedError as error:
         manifest, damaged = None, [str(error)]
     if not damaged:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lnln.data.schema import SPLITS
+
 CLS, SEP, UNKNOWN = 101, 102, 100
 # Word ids of bert-base-uncased: the sign of the label decides which of the two lists a word comes from.
 GOOD, BAD, PLAIN = (2204, 2307, 6919, 10392), (2919, 9643, 6659, 8235), (1996, 2143, 2001, 2023, 3185)
@@ -45,10 +47,12 @@ def mmsa_split(num: int, seed: int, *, text: int = 10, audio: int = 7, vision: i
     }
 
 
-def mmsa_pickle(path: Path, *, num: tuple[int, int, int] = (40, 12, 14)) -> Path:
-    """An MMSA pickle of three splits at `path`."""
-    splits = {
-        name: mmsa_split(n, seed) for seed, (name, n) in enumerate(zip(("train", "valid", "test"), num, strict=True))
-    }
-    path.write_bytes(pickle.dumps(splits))
+def mmsa_content(num: tuple[int, int, int] = (40, 12, 14), seed: int = 0) -> dict[str, dict[str, Any]]:
+    """What an MMSA pickle holds: three splits of `num` utterances."""
+    return {split: mmsa_split(n, 3 * seed + i) for i, (split, n) in enumerate(zip(SPLITS, num, strict=True))}
+
+
+def mmsa_pickle(path: Path, *, num: tuple[int, int, int] = (40, 12, 14), seed: int = 0) -> Path:
+    """An MMSA pickle of `mmsa_content` at `path`."""
+    path.write_bytes(pickle.dumps(mmsa_content(num, seed)))
     return path

@@ -17,6 +17,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from lnln.config import fingerprint
+from lnln.data.cache import cache_folder
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from tuning.select import study_folder
@@ -85,12 +86,6 @@ def open_storage(store: Store, study_id: str, storage_url: str) -> Iterator[Stud
             yield StudyStorage(_open_journal(journal))
         else:
             yield _CopiedJournal(store, f"{study_folder(study_id)}/{_JOURNAL}", journal)
-
-
-def cache_folder() -> Path:
-    """`LNLN_CACHE`, else `lnln` in the user's cache folder."""
-    cache = os.environ.get("LNLN_CACHE")
-    return Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lnln"
 
 
 def _is_remote(store: Store) -> bool:

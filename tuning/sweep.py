@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray import tune as ray_tune
 
 import lnln
+from lnln import progress
 from lnln.config import Config, fingerprint
 from lnln.data.manifest import read_features
 from lnln.data.store import Store
@@ -158,8 +159,7 @@ class _Recorder:
         else:
             num_complete = _count(self._study, TrialState.COMPLETE)
             text = f"{shown}: validation MAE {record.valid_mae:.4f}, {num_complete} of {self._num_trials} done"
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
+        progress.line(text)
 
 
 def _run(task: Task, search: RecordingSearch, num_trials: int) -> None:

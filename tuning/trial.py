@@ -60,7 +60,7 @@ def trial_config(config: Config, weights: Mapping[str, float]) -> Config:
 
 def run_trial(weights: dict[str, float], task: Task) -> None:
     """Train with `weights` and report to Tune; a training that fails is reported too, and stops no other trial."""
-    from lnln.train.launch import build_trainer
+    from lnln.train.launch import build_trainer, reason_of
 
     started = time.monotonic()
     report = Report()
@@ -89,18 +89,6 @@ def end_of(result: Mapping[str, Any]) -> dict[str, Any] | None:
     """How the trial ended, if `result` is its last: `reason` of its failure or None, `seconds`, and if it did not fail
     what `TrialRecord` says of its best epoch."""
     return json.loads(result[_END]) if _END in result else None
-
-
-def reason_of(error: BaseException) -> str:
-    """One line: the refusal within `error`, else its type and the last line of its text."""
-    from lnln.train.launch import refusal
-
-    refused = refusal(error)
-    if refused is not None:
-        return " ".join(str(refused).split())
-    inner = [*getattr(error, "worker_failures", {}).values(), error]
-    text = str(inner[0]).strip()
-    return f"{type(inner[0]).__name__}: {text.splitlines()[-1]}" if text else type(inner[0]).__name__
 
 
 def _summary(result: Mapping[str, Any]) -> dict[str, Any]:

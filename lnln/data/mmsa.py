@@ -10,7 +10,6 @@ _V}}. The large `text` array holds BERT features, which `text_bert` makes unnece
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lnln.data.digest import digest_file
 from lnln.data.manifest import Tokenizer
 from lnln.data.mmsa_columns import Rows, read_frames, read_text_ids
 from lnln.data.schema import SPLITS, Modality, Ragged, Split, Utterances
@@ -176,12 +176,11 @@ def _refuse_repetition(path: Path, rows: Mapping[Split, Rows]) -> None:
 
 
 def _source(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    num_bytes, sha256 = digest_file(path)
     return {
         "name": path.name,
         "sha256": sha256,
-        "num_bytes": path.stat().st_size,
+        "num_bytes": num_bytes,
         "published_as": PUBLISHED.get(sha256),
         "synthetic": False,
     }

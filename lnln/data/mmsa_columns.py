@@ -72,8 +72,11 @@ class Rows:
         """(N,) one number per utterance."""
         values = self.column(key)
         try:
-            numbers = np.asarray(values).reshape(len(self)).astype(np.float64)
-        except (TypeError, ValueError):
+            array = np.asarray(values).reshape(len(self))
+            if array.dtype.kind == "c":
+                raise TypeError("complex numbers")
+            numbers = array.astype(np.float64)
+        except (TypeError, ValueError, OverflowError):
             raise RefusedError(f"{self.path}: split {self.split}: {key!r} must hold one number per utterance") from None
         return numbers
 
@@ -119,7 +122,9 @@ def read_text_ids(rows: Rows, tokenizer: Tokenizer) -> tuple[Ragged, int]:
         if texts is None:
             raise RefusedError(f"{rows.path}: split {rows.split} has neither 'text_bert' nor 'raw_text'")
         encoded = encode(texts)
-        return Ragged.from_lengths(np.concatenate(encoded), [len(ids) for ids in encoded]), 0
+        # An empty array in front, for a split without utterances.
+        values = np.concatenate([np.zeros(0, np.int32), *encoded])
+        return Ragged.from_lengths(values, [len(ids) for ids in encoded]), 0
     array = rows.array("text_bert", num_axes=3)
     if array.shape[1] != 3:
         raise RefusedError(
@@ -162,4 +167,5 @@ def _text(value: Any) -> str | None:
         return None
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return str(value)
+    # Half of a surrogate pair is a Python string, but no text that anything can store.
+    return str(value).encode("utf-8", "replace").decode("utf-8")

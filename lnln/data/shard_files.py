@@ -85,7 +85,8 @@ def read_parquet(
             if found is None or not _is_like(found, expected):
                 raise RefusedError(f"{name}: column {column} must be {expected}, got {found or 'none'}")
         wanted = [*required, *(column for column in optional if column in schema.names)]
-        table = file.read(columns=columns or wanted)
+        # In this thread: one of Arrow's may still hold `data` when the interpreter ends, which aborts the process.
+        table = file.read(columns=columns or wanted, use_threads=False)
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise RefusedError(f"{name} is no whole Parquet file: {' '.join(str(error).split())}") from error

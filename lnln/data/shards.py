@@ -203,9 +203,13 @@ def _utterances(batch: pa.RecordBatch, dims: Mapping[Modality, int], name: str) 
         nullable = column in _NULLABLE or column.startswith("label_")
         if not nullable and batch.column(column).null_count:
             raise RefusedError(f"{name}: column {column} has empty rows, expected none")
+    try:
+        names, texts = batch.column("utterance_id").to_pylist(), batch.column("raw_text").to_pylist()
+    except UnicodeDecodeError as error:
+        raise RefusedError(f"{name} has text that is not UTF-8: {error.reason}") from error
     return Utterances(
-        utterance_id=batch.column("utterance_id").to_pylist(),
-        raw_text=batch.column("raw_text").to_pylist(),
+        utterance_id=names,
+        raw_text=texts,
         label=_floats(batch.column("label")),
         text_ids=Ragged.from_lengths(
             _list_values(batch.column("text_ids"), name), _list_lengths(batch.column("text_ids"))

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import pickle
+import pickletools
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,11 @@ _BUILTINS: dict[str, type] = {
 }
 
 
+_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
+# Those that number the value on the stack.
+_PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
+
+
 def load_pickle(path: Path) -> Any:
     """The value in a pickle file: arrays, and dicts, lists, tuples, strings, numbers around them.
 
@@ -33,6 +39,7 @@ def load_pickle(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
+            _refuse_far_memo(file, path.stat().st_size)
             value = _plain(_Unpickler(file, encoding="latin1").load(), {})
             if file.read(1):
                 raise RefusedError("it goes on after its end; copy or download it again")
@@ -46,6 +53,22 @@ def load_pickle(path: Path) -> Any:
     except Exception as error:  # a damaged pickle fails in any way it likes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise RefusedError(f"{path} is no whole pickle: {reason}; copy or download it again") from error
+
+
+def _refuse_far_memo(file: BinaryIO, num_bytes: int) -> None:
+    """A pickle numbers what it refers to again, and the reader allots a table as long as the largest number: ten bytes
+    could ask for all memory. An honest one has no more numbers than bytes."""
+    while code := file.read(1):
+        opcode = _OPCODES.get(code.decode("latin-1"))
+        if opcode is None or opcode.name == "STOP":
+            break
+        if opcode.name == "STRING":  # its reader takes ASCII alone, and Python 2 wrote more
+            file.readline()
+            continue
+        argument = opcode.arg.reader(file) if opcode.arg is not None else None
+        if opcode.name in _PUTS and argument is not None and int(argument) > num_bytes:
+            raise RefusedError(f"it numbers a value {argument}, which a file of {num_bytes} bytes has no use for")
+    file.seek(0)
 
 
 class _Unpickler(pickle.Unpickler):

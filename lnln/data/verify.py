@@ -1,37 +1,22 @@
-"""Check every checksum of a manifest without decoding anything: what `lnln verify` does."""
+"""Check what the store states of its files, without decoding any: what `lnln verify` does."""
 
 from __future__ import annotations
 
-import hashlib
-
-from lnln.data.manifest import FeatureManifest, ShardEntry, ViewManifest
+from lnln.data.digest import read_digest
+from lnln.data.manifest import FeatureManifest, ViewManifest
 from lnln.data.store import Store
 
-_PIECE = 1 << 20
 
-
-def verify_features(store: Store, manifest: FeatureManifest) -> list[str]:
-    """Paths of the feature shards that are missing or not as the manifest states; empty where all is well."""
-    return _damaged(store, manifest)
-
-
-def verify_view(store: Store, manifest: ViewManifest) -> list[str]:
-    """Paths of the view shards that are missing or not as the manifest states; empty where all is well."""
-    return _damaged(store, manifest)
-
-
-def _damaged(store: Store, manifest: FeatureManifest | ViewManifest) -> list[str]:
+def damaged_shards(store: Store, manifest: FeatureManifest | ViewManifest) -> list[str]:
+    """Paths of the shards that are missing or not as the manifest states; empty where all is well."""
     entries = [entry for split in manifest.splits.values() for entry in split.shards]
-    return [entry.path for entry in entries if not _is_whole(store, entry)]
+    return [entry.path for entry in entries if not is_intact(store, entry.path, entry.num_bytes, entry.sha256)]
 
 
-def _is_whole(store: Store, entry: ShardEntry) -> bool:
-    digest, num_bytes = hashlib.sha256(), 0
+def is_intact(store: Store, path: str, num_bytes: int, sha256: str) -> bool:
+    """Whether the file at `path` is there, with this size and SHA-256."""
     try:
-        with store.open(entry.path) as file:
-            while piece := file.read(_PIECE):
-                digest.update(piece)
-                num_bytes += len(piece)
+        with store.open(path) as stream:
+            return read_digest(stream) == (num_bytes, sha256)
     except FileNotFoundError:
         return False
-    return num_bytes == entry.num_bytes and digest.hexdigest() == entry.sha256

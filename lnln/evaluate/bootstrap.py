@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lnln.metrics import classify, is_counted, metric_names
+from lnln.metrics import accuracy_names, classify, is_counted, is_sims
 
 Array = NDArray[np.float64]
 
@@ -31,19 +31,17 @@ def resampled_scores(
     """
     num = len(labels)
     counts = _counts(num, num_resamples, seed)
-    bound = float(max(abs(limit) for limit in label_range))
     x, y = predictions.astype(np.float64), labels.astype(np.float64)
-    if bound <= 1:
+    if is_sims(label_range):
         x, y = x.clip(-1, 1), y.clip(-1, 1)
     scores = {"mae": counts @ np.abs(x - y).T / num, "corr": _correlations(counts, x, y)}
-    for name in metric_names(label_range):
-        if name.startswith("acc"):
-            counted = is_counted(name, labels)
-            hits = counted & (classify(name, predictions, label_range) == classify(name, labels, label_range))
-            totals = (counts @ counted.astype(np.float64))[:, None]
-            scores[name] = np.divide(
-                counts @ hits.astype(np.float64).T, totals, out=np.zeros((num_resamples, len(x))), where=totals > 0
-            )
+    for name in accuracy_names(label_range):
+        counted = is_counted(name, labels)
+        hits = counted & (classify(name, predictions, label_range) == classify(name, labels, label_range))
+        totals = (counts @ counted.astype(np.float64))[:, None]
+        scores[name] = np.divide(
+            counts @ hits.astype(np.float64).T, totals, out=np.zeros((num_resamples, len(x))), where=totals > 0
+        )
     return scores
 
 

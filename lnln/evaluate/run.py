@@ -11,10 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +29,7 @@ from lnln.errors import RefusedError
 from lnln.evaluate.scores import BOOTSTRAP_SEED, NUM_RESAMPLES, score_views
 from lnln.evaluations import Evaluation, evaluation_id, evaluation_specs, read_evaluation
 from lnln.model_store.opened import OpenedModel, open_model
+from lnln.progress import bar
 from lnln.runs import run_folder
 
 log = logging.getLogger(__name__)
@@ -113,11 +112,12 @@ def predict_views(
     unknown_id = manifest.tokenizer.unknown_id
     batches = EvaluationBatches(utterances, views, specs, unknown_id, batch_size=batch_size, device=device)
     sentiment, completeness = np.empty(batches.shape, np.float32), np.empty(batches.shape, np.float32)
-    with torch.inference_mode():
-        for batch in _shown(batches, len(batches), f"evaluate {opened.reference}"):
+    with bar(f"evaluate {opened.reference}", len(batches)) as advance, torch.inference_mode():
+        for batch in batches:
             output = model(batch.inputs)
             sentiment[batch.view, batch.utterance] = output.sentiment.float().cpu().numpy()
             completeness[batch.view, batch.utterance] = output.completeness.float().cpu().numpy()
+            advance()
     return sentiment, completeness
 
 
@@ -132,13 +132,13 @@ def _features_for(store: Store, opened: OpenedModel, corpus: str | None) -> Feat
         "audio dim": features["spec"]["audio_dim"],
         "vision dim": features["spec"]["vision_dim"],
         "tokenizer": f"{features['tokenizer']['name']} ({features['tokenizer']['vocabulary_size']} ids)",
-        "label range": list(features["label_range"]),
+        "label range": "{:g} to {:g}".format(*features["label_range"]),
     }
     found = {
         "audio dim": manifest.dims["audio"],
         "vision dim": manifest.dims["vision"],
         "tokenizer": f"{manifest.tokenizer.name} ({manifest.tokenizer.vocabulary_size} ids)",
-        "label range": list(manifest.label_range),
+        "label range": "{:g} to {:g}".format(*manifest.label_range),
     }
     differing = [f"{what} {expected[what]}, not {found[what]}" for what in expected if expected[what] != found[what]]
     if differing:
@@ -189,14 +189,3 @@ def _table(utterances: Utterances, specs: Sequence[ViewSpec], predictions: Value
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
-
-
-def _shown(batches: Any, total: int, what: str) -> Iterator[Any]:
-    """`batches`, with a progress bar on standard error where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield from batches
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(batches, what, total, console=Console(stderr=True), transient=True)

@@ -1,6 +1,6 @@
 """From predictions under several views to every number of an evaluation: scores, intervals, baselines, margins.
 
-V views, N utterances of which L are labelled, C constant answers of the baselines, R resamples.
+V views, N utterances of which L are labelled, C different answers of the baselines, R resamples.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from lnln.corruption import ViewSpec
 from lnln.evaluate.bootstrap import interval, resampled_scores
 from lnln.evaluations import Interval, ViewScores
-from lnln.metrics import baselines, classify, higher_is_better, is_counted, metric_names, score
+from lnln.metrics import accuracy_names, baseline_answers, classify, higher_is_better, score, score_answers
 
 NUM_RESAMPLES = 1000
 BOOTSTRAP_SEED = 0
 
 Values = NDArray[np.float32]
 Samples = Mapping[str, NDArray[np.float64]]
-# What a baseline answers to every utterance, by the metric that it is compared in.
-Answers = Mapping[str, Mapping[str, float]]
+# By baseline and metric.
+Numbers = Mapping[str, Mapping[str, float]]
 
 
 def score_views(
@@ -42,15 +42,21 @@ def score_views(
         for spec, predicted, estimated in zip(specs, predictions, completeness, strict=True)
     )
     mean = {metric: float(np.mean([view.scores[metric] for view in views])) for metric in views[0].scores}
-    answers = _baseline_answers(train_labels, labels, label_range)
-    constants = np.array([answer for by_metric in answers.values() for answer in by_metric.values()], np.float32)
+    answers = baseline_answers(train_labels, labels, label_range)
+    different = sorted({answer for by_metric in answers.values() for answer in by_metric.values()})
+    constants = np.array(different, np.float32)
     is_labelled = np.isfinite(labels)
     # The constant answers as further views, (V + C, L): so they are drawn together with the model's.
     rows = np.concatenate([predictions[:, is_labelled], np.repeat(constants[:, None], is_labelled.sum(), axis=1)])
     samples = resampled_scores(rows, labels[is_labelled], label_range, num_resamples=NUM_RESAMPLES, seed=BOOTSTRAP_SEED)
     overall = {metric: drawn[:, : len(views)].mean(axis=1) for metric, drawn in samples.items()}
-    scored = _score_baselines(answers, train_labels, labels, label_range)
-    of_constants = {metric: drawn[:, len(views) :] for metric, drawn in samples.items()}
+    scored = score_answers(answers, labels, label_range)
+    # A constant correlates with nothing, so there is no margin to state.
+    of_answers = {
+        metric: dict(zip(different, drawn[:, len(views) :].T, strict=True))
+        for metric, drawn in samples.items()
+        if metric != "corr"
+    }
     return {
         "rates": tuple(dict.fromkeys(view.missing_rate for view in views)),
         "mask_seeds": tuple(dict.fromkeys(view.mask_seed for view in views)),
@@ -59,7 +65,7 @@ def score_views(
         "intervals": {metric: Interval(mean[metric], *interval(drawn)) for metric, drawn in overall.items()},
         "rate_intervals": {metric: _intervals_by_rate(metric, views, drawn) for metric, drawn in samples.items()},
         "baselines": scored,
-        "margins": _margins(mean, overall, answers, scored, of_constants),
+        "margins": _margins(mean, overall, answers, scored, of_answers),
     }
 
 
@@ -67,7 +73,7 @@ def _score_view(
     spec: ViewSpec, predicted: Values, estimated: Values, labels: Values, label_range: tuple[float, float]
 ) -> ViewScores:
     assert spec.rates is not None, "an evaluation view states its rates"
-    finest = next(metric for metric in metric_names(label_range) if metric.startswith("acc"))
+    finest = accuracy_names(label_range)[0]
     counts = np.unique(classify(finest, predicted, label_range), return_counts=True)[1]
     return ViewScores(
         view_id=spec.view_id,
@@ -89,52 +95,21 @@ def _intervals_by_rate(metric: str, views: Sequence[ViewScores], drawn: NDArray[
     return tuple(intervals)
 
 
-def _baseline_answers(train_labels: Values, labels: Values, label_range: tuple[float, float]) -> Answers:
-    """One class is, for each accuracy, a label of the class that is most frequent among `labels`."""
-    train, known = train_labels[np.isfinite(train_labels)], labels[np.isfinite(labels)]
-    accuracies = [metric for metric in metric_names(label_range) if metric.startswith("acc")]
-    one_class = {}
-    for metric in accuracies:
-        counted = known[is_counted(metric, known)]
-        classes = classify(metric, counted, label_range)
-        _, first, counts = np.unique(classes, return_index=True, return_counts=True)
-        one_class[metric] = float(counted[first[counts.argmax()]]) if len(counts) else 0.0
-    return {
-        "predict_mean": dict.fromkeys(("mae", *accuracies), float(train.mean())),
-        "predict_median": dict.fromkeys(("mae", *accuracies), float(np.median(train))),
-        "one_class": one_class,
-    }
-
-
-def _score_baselines(
-    answers: Answers, train_labels: Values, labels: Values, label_range: tuple[float, float]
-) -> dict[str, dict[str, float]]:
-    known = baselines(train_labels, labels, label_range)
-    median = np.full(len(labels), answers["predict_median"]["mae"], np.float32)
-    return {
-        "predict_mean": known["predict_mean"],
-        "predict_median": score(median, labels, label_range),
-        "one_class": known["one_class"],
-    }
-
-
 def _margins(
     mean: Mapping[str, float],
     overall: Samples,
-    answers: Answers,
-    scored: Mapping[str, Mapping[str, float]],
-    of_constants: Samples,
+    answers: Numbers,
+    scored: Numbers,
+    of_answers: Mapping[str, Mapping[float, NDArray[np.float64]]],
 ) -> dict[str, dict[str, Interval]]:
     """How much better the model's mean over views is than each baseline, on the same resamples; positive is better.
 
-    overall: (R,) by metric. of_constants: (R, C) by metric, C in the order of `answers`.
+    overall: (R,) by metric. of_answers: by metric and answer, (R,) scores of that answer.
     """
     margins: dict[str, dict[str, Interval]] = {name: {} for name in answers}
-    column = 0
     for name, by_metric in answers.items():
-        for metric in by_metric:
+        for metric in (metric for metric in by_metric if metric in of_answers):
             sign = 1 if higher_is_better(metric) else -1
-            difference = sign * (overall[metric] - of_constants[metric][:, column])
+            difference = sign * (overall[metric] - of_answers[metric][by_metric[metric]])
             margins[name][metric] = Interval(sign * (mean[metric] - scored[name][metric]), *interval(difference))
-            column += 1
     return margins

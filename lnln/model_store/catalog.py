@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
+from lnln.data.name_list import add_name, read_names
 from lnln.data.store import Store, encode_json
 from lnln.errors import RefusedError
 
@@ -163,11 +163,7 @@ def resolve(store: Store, reference: str) -> Version:
 
 def list_models(store: Store) -> list[PublishedModel]:
     """Every published model, by name."""
-    try:
-        names = _names(store.read(NAMES_PATH), store)
-    except FileNotFoundError:
-        return []
-    models = [read_model(store, name) for name in names]
+    models = [read_model(store, name) for name in read_names(store, NAMES_PATH)]
     return [model for model in models if model is not None]
 
 
@@ -190,7 +186,7 @@ def add_version(store: Store, candidate: Version) -> Version:
         return model if known else model.with_version(candidate)
 
     model = _update(store, candidate.name, enter)
-    _add_name(store, candidate.name)
+    add_name(store, NAMES_PATH, candidate.name)
     return next(version for version in model.versions if candidate.is_same_model(version))
 
 
@@ -202,25 +198,6 @@ def _update(store: Store, name: str, change: Callable[[PublishedModel], Publishe
         return change(PublishedModel(name) if data is None else PublishedModel.from_bytes(data, where)).to_bytes()
 
     return PublishedModel.from_bytes(store.update(path, change_bytes), where)
-
-
-def _add_name(store: Store, name: str) -> None:
-    def change(data: bytes | None) -> bytes:
-        names = set() if data is None else set(_names(data, store))
-        return encode_json({"names": sorted(names | {name})})
-
-    if not (store.exists(NAMES_PATH) and name in _names(store.read(NAMES_PATH), store)):
-        store.update(NAMES_PATH, change)
-
-
-def _names(data: bytes, store: Store) -> list[str]:
-    try:
-        names: Any = json.loads(data)["names"]
-        return [check_name(name) for name in names]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RefusedError(
-            f"{store.url}/{NAMES_PATH} is not a list of model names; restore it from a backup"
-        ) from error
 
 
 def _path(name: str) -> str:

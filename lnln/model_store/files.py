@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
+from lnln.data.digest import digest_file
 from lnln.data.store import Store, encode_json
 from lnln.errors import RefusedError
 
 MANIFEST = "manifest.json"
-CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -76,19 +73,9 @@ def check_file_name(name: str, where: str) -> None:
         raise RefusedError(f"{where} lists {name!r}, but a model folder holds plain file names only; do not trust it")
 
 
-def read_digest(stream: BinaryIO) -> tuple[int, str]:
-    """(number of bytes, SHA-256) of what is left in `stream`."""
-    digest, num_bytes = hashlib.sha256(), 0
-    while chunk := stream.read(CHUNK_BYTES):
-        digest.update(chunk)
-        num_bytes += len(chunk)
-    return num_bytes, digest.hexdigest()
-
-
 def describe(path: Path) -> ModelFile:
     """Size and SHA-256 of the file at `path`."""
-    with path.open("rb") as stream:
-        return ModelFile(path.name, *read_digest(stream))
+    return ModelFile(path.name, *digest_file(path))
 
 
 def is_whole(folder: Path, file: ModelFile) -> bool:
@@ -147,17 +134,6 @@ def fetch_folder(store: Store, prefix: str, manifest: ModelManifest, folder: Pat
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return [file.name for file in manifest.files]
-
-
-def cache_folder() -> Path:
-    """Where verified copies are kept: `LNLN_CACHE`, or the platform's cache folder."""
-    if chosen := os.environ.get("LNLN_CACHE"):
-        return Path(chosen)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "lnln"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "lnln"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lnln"
 
 
 def _mend(store: Store, prefix: str, manifest: ModelManifest, folder: Path) -> list[str]:

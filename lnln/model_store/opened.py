@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lnln.config import Config, CorruptionConfig
+from lnln.data.cache import cache_folder
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.model_store.catalog import Version, is_model_name, read_model, resolve
-from lnln.model_store.files import MANIFEST, ModelFile, ModelManifest, cache_folder, describe, fetch_folder, is_whole
+from lnln.model_store.files import MANIFEST, ModelFile, ModelManifest, describe, fetch_folder, is_whole
 from lnln.runs import Run, load_run, run_folder
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lnln.config import to_dict
 from lnln.data.store import Store, encode_json
+from lnln.data.verify import is_intact
 from lnln.errors import RefusedError
 from lnln.evaluations import find_evaluation
 from lnln.model_store.card import model_card
@@ -29,7 +30,7 @@ from lnln.model_store.catalog import (
     read_model,
     resolve,
 )
-from lnln.model_store.files import MANIFEST, ModelManifest, fetch, read_digest
+from lnln.model_store.files import MANIFEST, ModelManifest, fetch, is_whole
 from lnln.model_store.opened import WEIGHTS, fetch_version, open_model, read_json, read_manifest, run_manifest
 from lnln.runs import Run, load_run
 
@@ -106,17 +107,8 @@ def load(reference: str, store: Store | str | os.PathLike[str]) -> LNLN:
 
 def damaged_files(store: Store, version: Version) -> list[str]:
     """Paths in the store of the files of `version` that are absent or not what its manifest says."""
-    paths = []
-    for file in read_manifest(store, version).files:
-        path = f"{version.folder}/{file.name}"
-        try:
-            with store.open(path) as stream:
-                got = read_digest(stream)
-        except FileNotFoundError:
-            got = None
-        if got != (file.num_bytes, file.sha256):
-            paths.append(path)
-    return paths
+    listed = {f"{version.folder}/{file.name}": file for file in read_manifest(store, version).files}
+    return [path for path, file in listed.items() if not is_intact(store, path, file.num_bytes, file.sha256)]
 
 
 def _upload(store: Store, prefix: str, manifest: ModelManifest, folder: Path) -> None:
@@ -130,11 +122,9 @@ def _mend(store: Store, known: Version, folder: Path) -> None:
     """Put back files of `known` that are lost or damaged and that the run still has as they were."""
     listed = {file.name: file for file in read_manifest(store, known).files}
     for path in damaged_files(store, known):
-        name = path.rpartition("/")[2]
-        if (folder / name).is_file():
-            with (folder / name).open("rb") as stream:
-                if read_digest(stream) == (listed[name].num_bytes, listed[name].sha256):
-                    store.upload(folder / name, path)
+        file = listed[path.rpartition("/")[2]]
+        if is_whole(folder, file):
+            store.upload(folder / file.name, path)
 
 
 def _lineage(run: Run, features: dict[str, Any]) -> dict[str, Any]:
@@ -160,8 +150,6 @@ def _lineage(run: Run, features: dict[str, Any]) -> dict[str, Any]:
             "epoch": run.best_epoch,
             "rates": list(run.config.corruption.validation_rates),
         },
-        "study": run.study,
-        "trial": run.trial,
         "num_parameters": run.num_parameters,
         "code_version": run.code_version,
         "versions": to_dict(run.versions),

@@ -106,13 +106,15 @@ def load_text_encoder(name: str) -> TextEncoder:
 
     try:
         with _quiet():
-            config = AutoConfig.from_pretrained(folder)
+            # A folder or a hub name is from outside: neither its own Python code nor a question about it is wanted.
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             _check_type(config.model_type, name)
             model, report = AutoModel.from_pretrained(
                 folder,
                 config=config,
                 attn_implementation="sdpa",
                 use_safetensors=True,
+                trust_remote_code=False,
                 output_loading_info=True,
                 **_without_pooler(config),
             )

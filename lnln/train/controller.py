@@ -41,14 +41,18 @@ def read_history(store: Store, folder: str) -> list[dict[str, Any]]:
 def mend_state(store: Store, folder: str) -> None:
     """Put the copy in place of a state that a kill cut short; without a copy there is nothing to continue from.
 
-    The checkpoints that the copy names are there: Ray removes one only after it has written a whole newer state.
+    A whole state is copied again, since a kill may have come between it and its copy. So the checkpoints that the copy
+    names are there: Ray removes one only after it has written a whole newer state.
     RefusedError where a checkpoint that the state names is missing all the same.
     """
     try:
-        state = _parse(store.read(_state(folder)))
+        data = store.read(_state(folder))
     except FileNotFoundError:
         return
-    if state is None:
+    state = _parse(data)
+    if state is not None:
+        store.write(_copy(folder), data)
+    else:
         try:
             copy = store.read(_copy(folder))
         except FileNotFoundError:

@@ -19,20 +19,20 @@ import numpy as np
 
 from lnln import __version__
 from lnln.config import Config
+from lnln.data.lock import only_one
 from lnln.data.manifest import FeatureManifest, read_features
 from lnln.data.schema import Split
 from lnln.data.shards import read_labels
 from lnln.data.store import Store
 from lnln.errors import RefusedError
+from lnln.progress import line
 from lnln.runs import Run, is_finished, load_run, run_folder, run_id_for, run_identity
-from lnln.train.progress import following, show
+from lnln.train.progress import following
 from lnln.train.session import cluster_address, ray_session
 
 if TYPE_CHECKING:
     from ray.train import Result, UserCallback
     from ray.train.torch import TorchTrainer
-
-__all__ = ["Run", "build_trainer", "load_run", "ray_session", "reason_of", "run_id_for", "train"]
 
 
 def train(
@@ -43,7 +43,7 @@ def train(
     num_workers: int = 1,
     use_gpu: bool | None = None,
     config_name: str | None = None,
-    progress: Callable[[str], None] | None = show,
+    progress: Callable[[str], None] | None = line,
 ) -> Run:
     """Train `config` on `corpus`, or continue, or return what was trained before.
 
@@ -58,6 +58,24 @@ def train(
         return load_run(store, run_id)
     check(store, manifest, config, num_workers, use_gpu)
     folder = run_folder(run_id)
+    with only_one(store, folder, f"run {run_id}"):
+        if not is_finished(store, run_id):  # by the process that held the lock before
+            _train(store, manifest, config, run_id, num_workers, use_gpu, config_name, progress)
+    return load_run(store, run_id)
+
+
+def _train(
+    store: Store,
+    manifest: FeatureManifest,
+    config: Config,
+    run_id: str,
+    num_workers: int,
+    use_gpu: bool | None,
+    config_name: str | None,
+    progress: Callable[[str], None] | None,
+) -> None:
+    """From `run.json` to `result.json`."""
+    folder = run_folder(run_id)
     made = {**run_identity(config, manifest), "run_id": run_id, "code_version": __version__, "config_name": config_name}
     store.create_json(f"{folder}/run.json", made)
 
@@ -67,7 +85,7 @@ def train(
     with ray_session(num_workers):
         trainer = build_trainer(
             store,
-            corpus,
+            manifest.corpus,
             config,
             name=f"{run_id}/ray",
             storage="runs",
@@ -80,7 +98,6 @@ def train(
             result = trainer.fit()
     store.write_json(f"{folder}/result.json", _summary(result, num_workers))
     remove_orphans(store, folder)
-    return load_run(store, run_id)
 
 
 def check(store: Store, manifest: FeatureManifest, config: Config, num_workers: int, use_gpu: bool | None) -> None:
@@ -177,13 +194,14 @@ def refusal(error: BaseException) -> RefusedError | None:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a training failed, in one line: a worker's refusal, else the last line of each worker's error."""
+    """Why a training failed, in one line: a refusal, else the last line of each worker's error, else of `error`."""
     refused = refusal(error)
     if refused is not None:
-        return str(refused)
+        return " ".join(str(refused).split())
     failures = getattr(error, "worker_failures", {})
     causes = [f"worker {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items())]
-    return "; ".join(causes) or _last_line(error)
+    name, line = type(error).__name__, _last_line(error)
+    return "; ".join(causes) or (line if line == name else f"{name}: {line}")
 
 
 @contextmanager
@@ -200,7 +218,7 @@ def _refusing(run_id: str) -> Iterator[None]:
     except TrainingFailedError as error:
         if refusal(error) is not None:
             raise RefusedError(reason_of(error)) from None
-        raise RuntimeError(
+        raise RefusedError(
             f"training of run {run_id} failed ({reason_of(error)}); the same arguments continue it"
         ) from error
     finally:

@@ -17,13 +17,6 @@ from lnln.errors import RefusedError
 POLL_SECONDS = 1.0
 
 
-def show(line: str) -> None:
-    """Write `line` to standard error."""
-    from rich.console import Console
-
-    Console(stderr=True, highlight=False).print(line, markup=False, soft_wrap=True)
-
-
 @contextmanager
 def following(
     store: Store, folder: str, config: Config, num_workers: int, progress: Callable[[str], None] | None

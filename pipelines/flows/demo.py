@@ -7,15 +7,33 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from lnln import progress
+from lnln.errors import RefusedError
+
+# The corpus without a file of the user's own, and with one, where nothing else is asked for.
+SAMPLE, MINE = "sample", "mine"
 
 SENTENCES = (
     "the film was absolutely wonderful and I loved it",
     "honestly the plot was boring and I want my money back",
     "the music is pretty good but it is too long",
 )
+
+
+def corpus_of_demo(source: Path | None, asked: str | None) -> str:
+    """What the demo calls its corpus; RefusedError where a corpus is asked for by name without its file."""
+    if source is not None:
+        return MINE if asked is None else asked
+    if asked not in (None, SAMPLE):
+        raise RefusedError(
+            f"the demo makes corpus {asked} from an MMSA pickle: add --data FILE.pkl; without it the demo runs on the "
+            f"synthetic corpus, which is called {SAMPLE}"
+        )
+    return SAMPLE
 
 
 def demo(
@@ -28,11 +46,11 @@ def demo(
     num_workers: int,
     num_trials: int,
     folder: Path,
-    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Import, corrupt, search, train, evaluate, publish, report, pull, predict; what is done already is not done again.
 
-    The pulled model goes to `folder/models/<name>`, the report to `folder/reports/<name>`.
+    The pulled model goes to `folder/models/<name>`, the report to `folder/reports/<name>`. The result is what the
+    `experiment` flow returns, with the evaluation, the predictions and where report and model are.
     """
     # Prefect reads these when it is imported; who set them otherwise keeps that.
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -40,6 +58,7 @@ def demo(
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
     from lnln.data.store import Store
+    from lnln.evaluate import evaluate
     from lnln.model_store import pull
     from lnln.predict import predict
     from lnln.report import report
@@ -50,7 +69,7 @@ def demo(
     started = time.monotonic()
 
     def step(number: int, text: str) -> None:
-        say(f"[{number}/6] {text}  ({time.monotonic() - started:.0f} s)")
+        progress.line(f"[{number}/6] {text}  ({time.monotonic() - started:.0f} s)")
 
     name = f"{corpus}-lnln"
     step(1, f"features: {source or 'the synthetic sample corpus'} to Parquet shards in {store_url}")
@@ -59,7 +78,7 @@ def demo(
     step(2, "views: masks for every missing rate, and the training draws, as Dask jobs")
     views(corpus=corpus, config=config_name, overrides=list(overrides), store=store_url)
 
-    step(3, f"experiment: a study of {num_trials} trials, a run on {num_workers} Ray workers, its evaluation")
+    step(3, f"experiment: a study ({num_trials} trials), a run (Ray workers: {num_workers}), its evaluation")
     outcome = experiment(
         corpus=corpus,
         config=config_name,
@@ -81,6 +100,7 @@ def demo(
     predictions = predict(store, str(pulled), list(SENTENCES))
     return {
         **outcome,
+        "evaluation": evaluate(store, outcome["model"]).to_dict(),  # as the experiment left it in the store
         "report": str(report_path),
         "folder": str(pulled),
         "predictions": predictions,

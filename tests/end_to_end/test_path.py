@@ -58,6 +58,8 @@ def test_from_pickle_to_prediction(tmp_path: Path) -> None:
 
     study = lnln("tune", "tiny", *TINY, "--trials", "2", store=store).json
     assert [trial["state"] for trial in study["trials"]] == ["complete", "complete"]
+    chosen = " ".join(f"--set loss.{name}={weight!r}" for name, weight in study["best"]["weights"].items())
+    assert study["train"] == f"lnln --store {store} train tiny {' '.join(TINY)} {chosen}".replace("--set=", "--set ")
 
     evaluation = lnln("evaluate", run["run_id"], store=store).json
     assert evaluation["rates"] == [i / 10 for i in range(10)]
@@ -65,16 +67,19 @@ def test_from_pickle_to_prediction(tmp_path: Path) -> None:
     assert {"predict_mean", "one_class"} <= set(evaluation["baselines"])
 
     assert lnln("publish", run["run_id"], "--name", "tiny-lnln", store=store).json["model"] == "tiny-lnln@v1"
-    pulled = lnln("pull", "tiny-lnln@best", tmp_path / "pulled", store=store).json["folder"]
-    predictions = lnln("predict", pulled, "what a good film", "bad", "", store=store).json["predictions"]
-    assert len(predictions) == 3
+    pull = lnln("pull", "tiny-lnln@best", tmp_path / "pulled", store=store).json
+    assert pull["model"] == "tiny-lnln@v1"
+    pulled = pull["folder"]
+    predictions = lnln("predict", pulled, "what a good film", "bad", store=store).json["predictions"]
+    assert len(predictions) == 2
     assert all(-3 <= row["sentiment"] <= 3 for row in predictions)
     assert predictions[0]["missing"] == ["audio", "vision"]
-    assert predictions[2]["missing"] == ["text", "audio", "vision"]
+    assert "sentence 2 is empty" in lnln("predict", pulled, "what a good film", "", store=store).refusal
 
     path = lnln("report", "tiny-lnln@best", "--folder", tmp_path / "reports", store=store).json["report"]
     assert "Acc-7" in Path(path).read_text()
     assert lnln("verify", store=store).code == 0
+    assert lnln("verify", run["run_id"], store=store).json["runs"] == 1
 
     loaded = subprocess.run(
         [

@@ -8,9 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from lnln import __version__
+from lnln.cli import app, global_options_first
+from lnln.data.store import Store
+from lnln.model_store import publish
 from tests.command import LNLN, lnln
 from tests.corpora import mmsa_pickle
+from tests.lnln.conftest import RunStore
 
 VERBS = [
     "demo",
@@ -21,6 +27,7 @@ VERBS = [
     "evaluate",
     "report",
     "publish",
+    "alias",
     "models",
     "pull",
     "predict",
@@ -48,7 +55,19 @@ def test_every_verb_explains_itself() -> None:
         assert done.returncode == 0 and "Usage" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["fly"], ["train"], ["tune", "sample"], ["train", "sample", "--workers", "two"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fly"],
+        ["train"],
+        ["tune", "sample"],
+        ["train", "sample", "--workers", "two"],
+        ["train", "sample", "--model", "lnln"],
+        ["models", "--store"],
+        ["evaluate", "x", "--rates", "0,half"],
+        ["evaluate", "x", "--mask-seeds", "0.5"],
+    ],
+)
 def test_wrong_usage_exits_with_2(arguments: list[str], tmp_path: Path) -> None:
     outcome = lnln(*arguments, store=tmp_path)
     assert outcome.code == 2
@@ -56,7 +75,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str], tmp_path: Path) -> None:
 
 
 def test_an_unknown_corpus_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
-    for verb in (["corrupt", "nothing"], ["train", "nothing"], ["verify", "nothing"]):
+    for verb in (["corrupt", "nothing"], ["train", "nothing"], ["tune", "nothing", "--trials", "1"]):
         refusal = lnln(*verb, store=tmp_path / "store").refusal
         assert "nothing" in refusal
     assert "lnln import" in lnln("train", "nothing", store=tmp_path / "store").refusal
@@ -91,6 +110,9 @@ def test_unknown_models_runs_and_stores_are_refused(tmp_path: Path) -> None:
 
 
 def test_json_is_the_only_thing_on_standard_output(tmp_path: Path) -> None:
+    for arguments in (["models"], ["models", "--json"], ["models", "--store", tmp_path / "other", "--quiet"]):
+        outcome = lnln(*arguments, store=tmp_path / "store")
+        assert json.loads(outcome.out) == {"models": []} and outcome.err == ""
     outcome = lnln("models", store=tmp_path / "store")
     assert json.loads(outcome.out) == {"models": []}
     outcome = lnln("doctor", store=tmp_path / "store")
@@ -112,3 +134,113 @@ def test_import_and_verify_in_a_folder(tmp_path: Path) -> None:
     manifest = store / "tiny" / "features" / imported["feature_id"] / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"num_utterances": 40', '"num_utterances": 41'))
     assert "manifest.json" in lnln("verify", "tiny", store=store).refusal
+
+
+@pytest.mark.parametrize(
+    ("given", "moved"),
+    [
+        ("train sample --json", "--json train sample"),
+        ("train sample --store x --seed 1 --quiet", "--store x --quiet train sample --seed 1"),
+        ("--quiet models --store=x", "--quiet --store=x models"),
+        ("--store x models --store y", "--store x --store y models"),
+        ("predict m -- --json --store x", "predict m -- --json --store x"),
+        ("predict m --json -- --json", "--json predict m -- --json"),
+        ("models --store", "--store"),
+        ("models --store -- x", "--store"),
+        ("train --help", "train --help"),
+        ("", ""),
+    ],
+)
+def test_global_options_may_stand_anywhere_before_two_dashes(given: str, moved: str) -> None:
+    assert global_options_first(given.split()) == moved.split()
+
+
+def test_the_version(tmp_path: Path) -> None:
+    done = subprocess.run([LNLN, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("dask", ["none", pytest.param("local", marks=pytest.mark.slow)])
+def test_quiet_leaves_standard_error_empty(dask: str, tmp_path: Path) -> None:
+    pickle = mmsa_pickle(tmp_path / "tiny.pkl", num=(6, 4, 4))
+    for arguments in (
+        ["import", pickle, "--corpus", "tiny"],
+        ["corrupt", "tiny", "--set=corruption.num_stored_draws=1"],
+    ):
+        outcome = lnln(*arguments, "--quiet", store=tmp_path / "store", LNLN_DASK=dask)
+        assert outcome.code == 0 and outcome.err == "", outcome.err
+
+
+def test_a_demo_makes_no_corpus_without_its_data(tmp_path: Path) -> None:
+    refusal = lnln("demo", "--corpus", "mosi", store=tmp_path / "store").refusal
+    assert "mosi" in refusal and "--data" in refusal
+    assert not (tmp_path / "store").exists()
+
+
+def test_verify_says_so_where_there_is_nothing(tmp_path: Path) -> None:
+    assert "does not exist" in lnln("verify", store=tmp_path / "absent").refusal
+    done = CliRunner().invoke(app, ["--store", str(tmp_path), "verify"])
+    assert done.exit_code == 0 and done.output.startswith("nothing to check")
+
+
+def test_training_again_what_is_finished_says_so(run_store: RunStore) -> None:
+    from lnln.runs import load_run
+
+    run = load_run(run_store.store, run_store.better)
+    path = Path(run_store.store.url) / run.folder / "result.json"
+    result = json.loads(path.read_text())
+    for scores in result["validation"].values():
+        scores["corr"] = 0.1
+    path.write_text(json.dumps(result))
+    config = Path(run_store.store.url) / "config.yaml"
+    config.write_text(json.dumps(run.config.to_dict()))  # JSON is YAML
+    done = CliRunner().invoke(app, ["--store", run_store.store.url, "train", "small", "--config", str(config)])
+    assert done.exit_code == 0, done.output
+    assert f"run {run.run_id} finished before" in done.output
+
+
+def json_of(store: Store, *arguments: str) -> object:
+    done = CliRunner().invoke(app, ["--store", store.url, "--json", *arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_what_is_pulled_and_aliased_is_named_by_its_version(run_store: RunStore, tmp_path: Path) -> None:
+    publish(run_store.store, run_store.worse, "small-lnln")
+    publish(run_store.store, run_store.better, "small-lnln")
+    pulled = json_of(run_store.store, "pull", "small-lnln", str(tmp_path / "pulled"))
+    assert pulled == {"model": "small-lnln@v2", "folder": str(tmp_path / "pulled")}
+    set_to = json_of(run_store.store, "alias", "small-lnln", "first", "v1")
+    assert set_to == {"alias": "small-lnln@first", "model": "small-lnln@v1"}
+    pulled = json_of(run_store.store, "pull", "small-lnln@first", str(tmp_path / "first"))
+    assert pulled == {"model": "small-lnln@v1", "folder": str(tmp_path / "first")}
+
+
+def test_rates_and_mask_seeds_of_an_evaluation(run_store: RunStore) -> None:
+    made = json_of(run_store.store, "evaluate", run_store.better, "--rates", "0,0.3", "--mask-seeds", "1,2,3")
+    assert isinstance(made, dict)
+    assert made["rates"] == [0, 0.3] and made["mask_seeds"] == [1, 2, 3] and len(made["views"]) == 6
+
+
+def test_a_report_goes_to_a_folder_of_its_own(
+    run_store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = json_of(run_store.store, "report", run_store.better, run_store.worse)
+    assert made == {"report": f"reports/{run_store.better}/index.md"}
+
+
+def test_a_sentence_may_look_like_an_option_and_a_file_is_no_sentence(run_store: RunStore, tmp_path: Path) -> None:
+    store = run_store.store.url
+    outcome = lnln("predict", run_store.better, "--", "--json", "--store", store=store)
+    assert [row["input"] for row in outcome.json["predictions"]] == ["--json", "--store"]
+    (tmp_path / "clip.csv").write_text("x")
+    assert "clip.csv is a file" in lnln("predict", run_store.better, "fine", tmp_path / "clip.csv", store=store).refusal
+    assert len(lnln("predict", run_store.better, "fine " * 2000, store=store).json["predictions"]) == 1
+
+
+def test_a_space_that_is_none_is_refused(tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("sentiment: {low: 0.1, high: 3}")
+    refusal = lnln("tune", "sample", "--trials", "1", "--space", space, store=tmp_path / "store").refusal
+    assert "sentiment" in refusal

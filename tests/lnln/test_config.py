@@ -69,6 +69,7 @@ def test_fingerprints_are_pinned() -> None:
         ("loss.adversarial=.nan", "finite"),
         ("loss.adversarial=.inf", "finite"),
         ("loss.adversarial=true", "of type float"),
+        ("train.seed=9223372036854775808", "below 2**63"),
         ("train.epochs=0", "1 or more, got 0"),
         ("train.epochs=2.5", "of type int"),
         ("train.epochs=true", "of type int"),
@@ -100,9 +101,9 @@ def test_unknown_and_damaged_config_files_are_refused(tmp_path: Path) -> None:
         load_config("mosy")
     with pytest.raises(RefusedError, match="no config file at"):
         load_config(str(tmp_path / "absent.yaml"))
-    for content in ["a: [", "- 1\n- 2\n", "!!python/object/apply:os.system ['true']\n", "\x00"]:
+    for content in [b"a: [", b"- 1\n- 2\n", b"!!python/object/apply:os.system ['true']\n", b"\x00", b"\xff\xfe: 1"]:
         path = tmp_path / "bad.yaml"
-        path.write_text(content)
+        path.write_bytes(content)
         with pytest.raises(RefusedError) as refusal:
             load_config(str(path))
         assert "\n" not in str(refusal.value)

@@ -17,7 +17,7 @@ def findings(store: str) -> dict[str, doctor.Finding]:
 
 @pytest.fixture(autouse=True)
 def _no_services(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DASK_SCHEDULER_ADDRESS", "RAY_ADDRESS", "PREFECT_API_URL"):
+    for name in ("LNLN_DASK", "DASK_SCHEDULER_ADDRESS", "RAY_ADDRESS", "PREFECT_API_URL"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -38,6 +38,39 @@ def test_a_store_that_cannot_be_written_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     found = findings(str(tmp_path / "file" / "store"))
     assert found["store"].level == "wrong" and str(tmp_path / "file") in found["store"].text
+
+
+def test_a_store_that_did_not_exist_does_not_exist_afterwards(tmp_path: Path) -> None:
+    assert findings(str(tmp_path / "a" / "b" / "store"))["store"].level == "fine"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_exists_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    assert findings(str(tmp_path / "store"))["store"].level == "fine"
+    assert [path.name for path in tmp_path.rglob("*")] == ["store"]
+
+
+@pytest.mark.parametrize("chosen", ["none", "local"])
+def test_a_dask_without_address_is_fine(chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LNLN_DASK", chosen)
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", f"tcp://127.0.0.1:{closed_port()}")  # LNLN_DASK goes first
+    assert findings(str(tmp_path))["Dask"].level == "fine"
+
+
+def test_an_empty_variable_is_an_absent_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = closed_port()
+    monkeypatch.setenv("LNLN_DASK", "")
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", f"tcp://127.0.0.1:{port}")
+    assert str(port) in findings(str(tmp_path))["Dask"].text
+
+
+def test_an_address_in_lnln_dask_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("LNLN_DASK", address)
+        found = findings(str(tmp_path))["Dask"]
+    assert found.level == "fine" and address in found.text
 
 
 def test_services_that_do_not_answer_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

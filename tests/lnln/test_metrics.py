@@ -4,13 +4,28 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score, f1_score
 
 from lnln.errors import RefusedError
-from lnln.metrics import TITLES, baselines, classify, higher_is_better, is_counted, metric_names, score
+from lnln.metrics import (
+    TITLES,
+    accuracy_names,
+    baseline_answers,
+    classify,
+    higher_is_better,
+    is_counted,
+    metric_names,
+    score,
+    score_answers,
+)
 
 MOSI, SIMS = (-3.0, 3.0), (-1.0, 1.0)
 VALUES = st.floats(-4, 4, width=32)
+
+
+def baselines(train: list[float], labels: ArrayLike, label_range: tuple[float, float]) -> dict[str, dict[str, float]]:
+    return score_answers(baseline_answers(train, labels, label_range), labels, label_range)
 
 
 @pytest.mark.parametrize("label_range", [MOSI, SIMS])
@@ -71,8 +86,9 @@ def test_one_class_is_the_best_constant_answer() -> None:
         assert all(scores[name] <= constant[name] + 1e-12 for name in constant)
 
 
-def test_the_mean_baseline_is_the_score_of_the_training_mean() -> None:
+def test_mean_and_median_are_those_of_the_training_labels() -> None:
     train, labels = [1.0, 2.0, float("nan"), -1.5], [0.3, -2.0]
+    assert baselines(train, labels, MOSI)["predict_median"] == score([1.0, 1.0], labels, MOSI)
     mean = baselines(train, labels, MOSI)["predict_mean"]
     assert mean == score([0.5, 0.5], labels, MOSI)
     assert mean["mae"] == pytest.approx((0.2 + 2.5) / 2) and mean["corr"] == 0.0
@@ -116,8 +132,7 @@ def test_names() -> None:
 def test_classes_of_any_shape_give_the_accuracies(label_range: tuple[float, float]) -> None:
     labels = np.round(np.random.default_rng(0).uniform(-3.5, 3.5, 50), 1)
     views = np.random.default_rng(1).uniform(-4, 4, (3, 50))
-    for name in metric_names(label_range):
-        if name.startswith("acc"):
-            hits = classify(name, views, label_range) == classify(name, labels, label_range)
-            expected = [score(view, labels, label_range)[name] for view in views]
-            np.testing.assert_allclose(hits[:, is_counted(name, labels)].mean(axis=1), expected)
+    for name in accuracy_names(label_range):
+        hits = classify(name, views, label_range) == classify(name, labels, label_range)
+        expected = [score(view, labels, label_range)[name] for view in views]
+        np.testing.assert_allclose(hits[:, is_counted(name, labels)].mean(axis=1), expected)

@@ -21,7 +21,8 @@ from pipelines.corrupt import corrupt, plan_views, view_specs
 from pipelines.execute import StageFailedError, dask_client
 from pipelines.ingest import import_corpus, import_sample
 from pipelines.settings import Settings
-from tests.pipelines.test_ingest import files, mmsa_content, write_pickle
+from tests.corpora import mmsa_pickle
+from tests.pipelines.test_ingest import files
 
 CONFIG = Config(
     corruption=CorruptionConfig(rates=(0.0, 0.5, 1.0), validation_rates=(0.0, 0.25), num_stored_draws=3, mask_seed=4),
@@ -174,9 +175,9 @@ def test_an_interruption_leaves_whole_views_only(store: Store, monkeypatch: pyte
 
 def test_views_belong_to_the_features_in_use(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    import_corpus(store, write_pickle(tmp_path / "a.pkl", mmsa_content()), "tiny")
+    import_corpus(store, mmsa_pickle(tmp_path / "a.pkl"), "tiny")
     first = corrupt(store, "tiny", CONFIG)
-    import_corpus(store, write_pickle(tmp_path / "b.pkl", mmsa_content(seed=1)), "tiny")
+    import_corpus(store, mmsa_pickle(tmp_path / "b.pkl", seed=1), "tiny")
     second = corrupt(store, "tiny", CONFIG)
     assert {view.view_id for view in first} == {view.view_id for view in second}
     assert {view.feature_id for view in first}.isdisjoint(view.feature_id for view in second)

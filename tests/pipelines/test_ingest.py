@@ -23,49 +23,20 @@ from pipelines import ingest
 from pipelines.execute import StageFailedError, dask_client
 from pipelines.ingest import import_corpus, import_sample, plan_import
 from pipelines.settings import Settings
-from tests.corpora import mmsa_pickle
+from tests.corpora import mmsa_content, mmsa_pickle
 
-Content = dict[str, dict[str, Any]]
-
-
-def mmsa_content(num_train: int = 12, seed: int = 0) -> Content:
-    """A small corpus in MMSA's layout: text of 8 ids, audio 6 x 3, vision 5 x 2, one audio sequence with -inf."""
-    random = np.random.default_rng(seed)
-    content: Content = {}
-    for split, size in zip(SPLITS, (num_train, 4, 5), strict=True):
-        lengths = random.integers(2, 9, size)
-        bert = np.zeros((size, 3, 8), np.float32)
-        for row, length in enumerate(lengths):
-            bert[row, 0, :length] = [101, *random.integers(1000, 2000, length - 2), 102]
-            bert[row, 1, :length] = 1
-        audio_lengths, vision_lengths = random.integers(1, 7, size), random.integers(0, 6, size)
-        audio = random.normal(size=(size, 6, 3)).astype(np.float32)
-        vision = random.normal(size=(size, 5, 2)).astype(np.float32)
-        for row in range(size):
-            audio[row, audio_lengths[row] :] = 0
-            vision[row, vision_lengths[row] :] = 0
-        audio[0, 0, 0] = -np.inf
-        content[split] = {
-            "id": np.array([f"{split}{row}$_${row}" for row in range(size)]),
-            "raw_text": np.array(["some words"] * size),
-            "text_bert": bert,
-            "audio": audio,
-            "vision": vision,
-            "audio_lengths": audio_lengths.tolist(),
-            "vision_lengths": vision_lengths.tolist(),
-            "regression_labels": random.uniform(-3, 3, size).astype(np.float32),
-        }
-    return content
-
-
-def write_pickle(path: Path, content: Content) -> Path:
-    path.write_bytes(pickle.dumps(content))
-    return path
+SIZES = (12, 4, 5)
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    return write_pickle(tmp_path / "corpus.pkl", mmsa_content())
+    """A small corpus; one audio value of each split is -inf."""
+    content = mmsa_content(SIZES)
+    for split in content.values():
+        split["audio"][1, 0, 0] = -np.inf  # the first utterance has no audio
+    path = tmp_path / "corpus.pkl"
+    path.write_bytes(pickle.dumps(content))
+    return path
 
 
 @pytest.fixture
@@ -105,7 +76,7 @@ def test_what_was_read_is_what_the_shards_hold(store: Store, source: Path) -> No
             assert (summary.min, summary.max) == (lengths.min(), lengths.max())
             assert summary.num_absent == (lengths == 0).sum()
     assert manifest.cleaned["audio"]["num_infinite"] == 3
-    assert manifest.dims == {"audio": 3, "vision": 2}
+    assert manifest.dims == {"audio": 4, "vision": 3}
 
 
 def test_statistics_are_those_of_the_training_frames(store: Store, source: Path) -> None:
@@ -139,7 +110,7 @@ def test_the_same_source_is_not_imported_twice(store: Store, source: Path, tmp_p
 
 def test_another_source_is_in_use_until_the_first_comes_back(store: Store, source: Path, tmp_path: Path) -> None:
     first = import_corpus(store, source, "tiny")
-    second = import_corpus(store, write_pickle(tmp_path / "b.pkl", mmsa_content(seed=1)), "tiny")
+    second = import_corpus(store, mmsa_pickle(tmp_path / "b.pkl", seed=1), "tiny")
     assert second.feature_id != first.feature_id
     assert read_features(store, "tiny") == second
     assert import_corpus(store, source, "tiny") == first == read_features(store, "tiny")
@@ -230,7 +201,7 @@ def test_a_crash_between_shards_and_manifest_leaves_nothing_visible(
     with pytest.raises(RefusedError, match="holds no corpus 'tiny'"):
         read_features(store, "tiny")
     import_corpus(store, source, "tiny")
-    assert len(read_split(store, read_features(store, "tiny"), "train")) == 12
+    assert len(read_split(store, read_features(store, "tiny"), "train")) == SIZES[0]
 
 
 def test_a_failed_shard_leaves_no_features(store: Store, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,7 +300,7 @@ def test_dask_writes_the_same_bytes(tmp_path: Path, source: Path, monkeypatch: p
 def test_the_sample_does_not_take_the_place_of_a_real_corpus(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     real = import_corpus(store, mmsa_pickle(tmp_path / "real.pkl"), "mine", progress=False)
-    with pytest.raises(RefusedError, match="'mine' of .* is not synthetic"):
+    with pytest.raises(RefusedError, match=r"'mine' of .* is not synthetic"):
         import_sample(store, "mine", progress=False)
     assert read_features(store, "mine") == real
     assert import_sample(store, "sample", progress=False) == import_sample(store, "sample", progress=False)

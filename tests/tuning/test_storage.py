@@ -12,7 +12,7 @@ import pytest
 
 from lnln.data.store import Store
 from lnln.errors import RefusedError
-from tuning.storage import StudyStorage, cache_folder, open_storage
+from tuning.storage import StudyStorage, open_storage
 
 ID = "sample-lnln-0123456789ab"
 
@@ -103,14 +103,6 @@ def test_a_database_that_cannot_be_opened_is_refused(tmp_path: Path, monkeypatch
     with pytest.raises(RefusedError, match=r"tune\.storage_url") as refusal, open_storage(Store(tmp_path), ID, url):
         pass
     assert "\n" not in str(refusal.value)
-
-
-def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LNLN_CACHE", str(tmp_path / "mine"))
-    assert cache_folder() == tmp_path / "mine"
-    monkeypatch.setenv("LNLN_CACHE", "")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "lnln"
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ from lnln.data.mmsa import read_mmsa
 from lnln.data.schema import MODALITIES, SPLITS
 from lnln.data.wordpiece import CHINESE, UNCASED, decode, encode
 from lnln.errors import RefusedError
-from tests.corpora import CLS, SEP, mmsa_split
+from tests.corpora import CLS, SEP, mmsa_content, mmsa_split
 from tests.real_data import real_data
 
 Raw = dict[str, dict[str, Any]]
 
 
 def make_raw() -> Raw:
-    return {name: mmsa_split(num, seed) for seed, (name, num) in enumerate((("train", 9), ("valid", 4), ("test", 5)))}
+    return mmsa_content((9, 4, 5))
 
 
 def read(tmp_path: Path, raw: Any) -> mmsa.MmsaCorpus:

@@ -27,7 +27,7 @@ from lnln.data.shards import (
     write_shard,
 )
 from lnln.data.store import Store
-from lnln.data.verify import verify_features
+from lnln.data.verify import damaged_shards
 from lnln.errors import RefusedError
 from tests.lnln.data.features import AUDIO_DIM, VISION_DIM, assert_same, make_manifest, make_utterances
 
@@ -138,7 +138,7 @@ def test_damage_is_refused_by_name(store: Store, tmp_path: Path) -> None:
     flipped[len(whole) // 2] ^= 1
     for data in (bytes(flipped), whole[:-1], b"", whole + b"\0"):
         file.write_bytes(data)
-        assert set(verify_features(store, manifest)) == {entry.path}
+        assert set(damaged_shards(store, manifest)) == {entry.path}
         acts: list[Callable[[], object]] = [
             lambda: read_shard(store, entry, DIMS),
             lambda: read_split(store, manifest, "train"),
@@ -149,11 +149,11 @@ def test_damage_is_refused_by_name(store: Store, tmp_path: Path) -> None:
             with pytest.raises(RefusedError, match=rf"{entry.path} has .* its manifest says .* import corpus c again"):
                 act()
     file.unlink()
-    assert set(verify_features(store, manifest)) == {entry.path}
+    assert set(damaged_shards(store, manifest)) == {entry.path}
     with pytest.raises(RefusedError, match="is missing; import corpus c again"):
         read_shard(store, entry, DIMS)
     write_shard(store, FOLDER, "train", make_utterances())
-    assert verify_features(store, manifest) == []
+    assert damaged_shards(store, manifest) == []
 
 
 def test_manifest_that_contradicts_its_shards_is_refused(store: Store) -> None:
@@ -241,4 +241,4 @@ def test_on_s3_the_same_entries(s3_store_url: str, store: Store) -> None:
     entries = [write_shard(place, FOLDER, "train", make_utterances()) for place in (store, remote)]
     assert entries[0] == entries[1]
     assert_same(read_shard(remote, entries[1], DIMS), make_utterances())
-    assert verify_features(remote, make_manifest([entries[1]])) == []
+    assert damaged_shards(remote, make_manifest([entries[1]])) == []

@@ -225,3 +225,12 @@ def test_no_file(tmp_path: Path) -> None:
         load_pickle(tmp_path / "none.pkl")
     with pytest.raises(RefusedError, match="cannot be read: Is a directory"):
         load_pickle(tmp_path)
+
+
+@pytest.mark.parametrize("put", [b"r\x00\x00\x00\x10", b"p268435456\n"])
+def test_a_few_bytes_cannot_ask_for_all_memory(tmp_path: Path, put: bytes) -> None:
+    for start in (b"]", b"S'\\xff'\n"):
+        path = tmp_path / "small.pkl"
+        path.write_bytes(b"\x80\x02" + start + put + b".")
+        with pytest.raises(RefusedError, match="numbers a value 268435456"):
+            load_pickle(path)

@@ -13,7 +13,7 @@ from lnln.data.manifest import SplitEntry, ViewManifest
 from lnln.data.schema import MODALITIES, Ragged
 from lnln.data.shard_files import encode_parquet, read_parquet
 from lnln.data.store import Store
-from lnln.data.verify import verify_view
+from lnln.data.verify import damaged_shards
 from lnln.data.view_shards import (
     _COLUMNS,
     ViewShard,
@@ -75,11 +75,11 @@ def test_written_read_verified(tmp_path: Path) -> None:
     assert write_view_shard(store, "c/views/f/v", "test", masks.utterance_id, masks) == entry
     assert_same(read_view_shard(store, entry), masks)
     manifest = ViewManifest("c", "f", "v", {}, {}, {"test": SplitEntry(5, (entry,))})
-    assert verify_view(store, manifest) == []
+    assert damaged_shards(store, manifest) == []
     with pytest.raises(RefusedError, match="has 5 rows, its manifest says 6"):
         read_view_shard(store, replace(entry, num_rows=6))
     (tmp_path / entry.path).write_bytes(b"x")
-    assert verify_view(store, manifest) == [entry.path]
+    assert damaged_shards(store, manifest) == [entry.path]
     with pytest.raises(RefusedError, match="run `lnln corrupt c` again"):
         read_view_shard(store, entry)
 

@@ -109,10 +109,13 @@ def test_damaged_catalog_is_refused_by_name_and_kept(tmp_path: Path, data: bytes
     assert store.read("models/mosi-lnln/catalog.json") == data
 
 
-def test_damaged_list_of_names_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("data", "message"), [(b"{", r"models/catalog\.json must hold"), (b'["../../etc"]', r"got '\.\./\.\./etc'")]
+)
+def test_damaged_list_of_names_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
     store = Store(tmp_path)
-    store.write("models/catalog.json", b'{"names": ["../../etc"]}')
-    with pytest.raises(RefusedError, match=r"models/catalog\.json"):
+    store.write("models/catalog.json", data)
+    with pytest.raises(RefusedError, match=message):
         list_models(store)
 
 

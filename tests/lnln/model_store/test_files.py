@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lnln.data.store import Store
 from lnln.errors import RefusedError
-from lnln.model_store.files import MANIFEST, ModelFile, ModelManifest, cache_folder, describe, fetch_folder, is_whole
+from lnln.model_store.files import MANIFEST, ModelFile, ModelManifest, fetch_folder, is_whole
 
 CONTENT = {"model.safetensors": b"weights" * 1000, "config.json": b"{}", "empty.txt": b""}
 
@@ -157,21 +155,3 @@ def test_link_is_not_a_whole_file(stored: tuple[Store, ModelManifest], tmp_path:
     (target / "config.json").symlink_to(outside)
     assert fetch_folder(store, "m", manifest, target) == ["config.json"]
     assert not (target / "config.json").is_symlink()
-
-
-@given(st.binary(max_size=3000))
-def test_describe_is_size_and_digest(data: bytes) -> None:
-    import hashlib
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "file"
-        path.write_bytes(data)
-        assert describe(path) == ModelFile("file", len(data), hashlib.sha256(data).hexdigest())
-
-
-def test_cache_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("LNLN_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
-    monkeypatch.delenv("LNLN_CACHE")
-    assert cache_folder().name in ("lnln", "Caches")

@@ -30,6 +30,7 @@ def test_a_whole_state_stays(store: Store) -> None:
     store.write(COPY, ray_state("epoch-0001"))
     mend_state(store, "runs/r")
     assert store.read(STATE) == ray_state("epoch-0002")
+    assert store.read(COPY) == ray_state("epoch-0002"), "else the next kill would bring back a removed checkpoint"
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{", ray_state("epoch-0002")[:-9], b"[]", b"{}"])

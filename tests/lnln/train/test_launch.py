@@ -116,6 +116,18 @@ def test_a_refusal_is_found_in_what_ray_wraps_it_in() -> None:
     assert reason_of(WorkerGroupError("workers failed", {1: other})) == "worker 1: OSError: gone"
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RefusedError("the loss is NaN\nat step 3"), "the loss is NaN at step 3"),
+        (ValueError("first line\nlast line\n"), "ValueError: last line"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_failures_read_as_one_line(error: Exception, reason: str) -> None:
+    assert reason_of(error) == reason
+
+
 def test_a_finished_run_is_returned_as_it_is(run_store: Any) -> None:
     run = load_run(run_store.store, run_store.better)
     assert train(run_store.store, "small", run.config, num_workers=0) == run

@@ -17,7 +17,7 @@ from lnln.errors import RefusedError
 from pipelines.flows import features as features_module
 from pipelines.flows.features import artifact_key, features, settings_of_run
 from pipelines.flows.views import views
-from tests.pipelines.test_ingest import mmsa_content, write_pickle
+from tests.corpora import mmsa_pickle
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_the_sample_to_features_and_views_on_a_local_cluster(
 def test_a_pickle_and_refusals(api: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LNLN_DASK", "none")
     monkeypatch.setenv("LNLN_STORE", str(tmp_path / "store"))
-    source = write_pickle(tmp_path / "tiny.pkl", mmsa_content())
+    source = mmsa_pickle(tmp_path / "tiny.pkl", num=(12, 4, 5))
     assert features("My_tiny.corpus", source=str(source))["num_utterances"] == {"train": 12, "valid": 4, "test": 5}
     with pytest.raises(RefusedError, match="no MMSA pickle"):
         features("other", source=str(tmp_path / "absent.pkl"))

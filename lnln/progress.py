@@ -1,0 +1,50 @@
+"""What is said while something runs: lines and bars on standard error, and the one switch that silences both.
+
+    line("epoch 3 of 40")
+    with bar("views of mosi", total=12) as advance:
+        for job in jobs: ...; advance()
+
+`--quiet` is `be_quiet()`. Only the process that talks to the user calls any of these: workers report through it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_is_quiet = False
+
+
+def be_quiet(wanted: bool = True) -> None:
+    """From now on lines and bars are not shown, or with False shown again."""
+    global _is_quiet
+    _is_quiet = wanted
+
+
+def line(text: str) -> None:
+    """`text` as one line on standard error."""
+    if not _is_quiet:
+        sys.stderr.write(" ".join(text.splitlines()) + "\n")
+        sys.stderr.flush()
+
+
+@contextmanager
+def bar(text: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar of `total` steps on standard error while that is a terminal; what is yielded moves it by one."""
+    if _is_quiet or not total or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as shown:
+        task = shown.add_task(text, total=total)
+        yield lambda: shown.advance(task)

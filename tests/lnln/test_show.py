@@ -1,0 +1,132 @@
+"""Each kind of result as a person reads it, and as JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lnln import show
+from lnln.console import Console
+from lnln.doctor import Finding
+from lnln.evaluate import evaluate
+from lnln.model_store import list_models, publish
+from lnln.runs import load_run
+from tests.lnln.conftest import RunStore
+
+PREDICTION = {
+    "input": "fine",
+    "utterance_id": "sentence 1",
+    "sentiment": 0.5,
+    "label_text": "neutral",
+    "completeness": 0.9,
+    "missing": ["audio", "vision"],
+    "notes": ["text cut from 99 to 50 steps"],
+}
+
+
+def test_a_corpus_says_its_dims_without_python(run_store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
+    show.corpus(Console(), run_store.manifest)
+    out = capsys.readouterr().out
+    assert "dims audio 4, vision 3" in out
+    assert "{" not in out
+
+
+def test_a_run_says_whether_it_finished_before(run_store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
+    run = load_run(run_store.store, run_store.better)
+    for scores in run.validation.values():
+        scores["corr"] = 0.1
+    show.run(Console(), run, was_finished=False)
+    assert "finished before" not in capsys.readouterr().out
+    show.run(Console(), run, was_finished=True)
+    assert f"{run.run_id} finished before: mean validation MAE 1.2000" in capsys.readouterr().out
+    show.run(Console(as_json=True), run, was_finished=True)
+    assert json.loads(capsys.readouterr().out)["run_id"] == run.run_id
+
+
+def test_a_study_ends_with_the_command_that_uses_it(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"study_id": "s", "best": {"number": 1, "weights": {"adversarial": 0.5}, "valid_mae": 1.0}}
+    rows = [{"trial": "1", "validation MAE": "1.0000"}]
+    show.study(Console(), value, rows, "lnln train x --set loss.adversarial=0.5")
+    assert capsys.readouterr().out.splitlines()[-1].endswith("lnln train x --set loss.adversarial=0.5")
+    show.study(Console(as_json=True), value, rows, "lnln train x")
+    assert json.loads(capsys.readouterr().out) == {**value, "train": "lnln train x"}
+
+
+def test_predictions_show_their_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    show.predictions(Console(), [PREDICTION])
+    out = capsys.readouterr().out
+    assert "audio, vision" in out and "sentence 1: text cut from 99 to 50 steps" in out
+
+
+def test_findings_have_headers(capsys: pytest.CaptureFixture[str]) -> None:
+    show.findings(Console(), [Finding("store", "fine", "can be written")])
+    assert capsys.readouterr().out.split()[:3] == ["what", "state", "found"]
+
+
+def test_models_show_their_aliases(run_store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
+    show.models(Console(), list_models(run_store.store))
+    assert "nothing published yet" in capsys.readouterr().out
+    publish(run_store.store, run_store.better, "small-lnln")
+    show.models(Console(), list_models(run_store.store))
+    assert "best" in capsys.readouterr().out
+
+
+@pytest.fixture
+def outcome(run_store: RunStore) -> dict[str, Any]:
+    return {
+        "run_id": run_store.better,
+        "evaluation": evaluate(run_store.store, run_store.better).to_dict(),
+        "predictions": [PREDICTION],
+        "model": "small-lnln@v1",
+        "folder": "models/small-lnln",
+        "report": "reports/small-lnln/index.md",
+        "seconds": 12.3,
+    }
+
+
+def test_a_demo_ends_with_scores_predictions_and_what_to_try(
+    outcome: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    show.demo(Console(), outcome, command="lnln --store x", is_sample=True)
+    out = capsys.readouterr().out
+    parts = ["missing rate", "95% interval", "predict the train mean", "neutral", "reports/small-lnln", "Try next:"]
+    places = [out.index(part) for part in parts]
+    assert places == sorted(places)
+    assert "lnln --store x predict models/small-lnln" in out
+    assert "lnln --store x import unaligned_50.pkl" in out
+
+
+def test_a_demo_on_a_corpus_of_ones_own_does_not_propose_to_import_one(
+    outcome: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    show.demo(Console(), outcome, command="lnln", is_sample=False)
+    assert "import" not in capsys.readouterr().out
+
+
+def test_a_demo_as_json_is_one_object(outcome: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    show.demo(Console(as_json=True), outcome, command="lnln", is_sample=True)
+    made = json.loads(capsys.readouterr().out)
+    assert len(made["evaluation"]["rates"]) == 3 and made["predictions"] == [PREDICTION]
+
+
+def test_a_demo_says_how_lnln_comes_on_the_path_where_it_is_not(
+    outcome: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    show.demo(Console(), outcome, command="lnln", is_sample=True)
+    assert "  source .venv/bin/activate " in capsys.readouterr().out
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    show.demo(Console(), outcome, command="lnln", is_sample=True)
+    assert "activate" not in capsys.readouterr().out
