@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from lnln import __version__, progress, show
+from lnln.arguments import global_options_first, is_file, read_numbers
 from lnln.console import Console
 from lnln.errors import RefusedError
 
@@ -166,6 +166,7 @@ def train(
     overrides: Overrides = None,
     seed: Seed = None,
     workers: Workers = 1,
+    model: Annotated[str | None, typer.Option(help="The network: lnln (model.name).")] = None,
 ) -> None:
     """One run; started again with the same arguments it continues, or says that it finished before."""
     from lnln.data.manifest import read_features
@@ -173,7 +174,7 @@ def train(
     from lnln.train.launch import train as run_training
 
     session: Session = context.obj
-    chosen = _config(corpus, config, overrides, seed)
+    chosen = _config(corpus, config, [*(overrides or []), *([f"model.name={model}"] if model else [])], seed)
     with session.console.as_progress():
         store = session.store
         was_finished = is_finished(store, run_id_for(chosen, corpus, read_features(store, corpus)))
@@ -229,7 +230,7 @@ def evaluate(
     from lnln.evaluate import evaluate as run_evaluation
 
     session: Session = context.obj
-    at, seeds = _list("--rates", rates, float), _list("--mask-seeds", mask_seeds, int)
+    at, seeds = read_numbers("--rates", rates, float), read_numbers("--mask-seeds", mask_seeds, int)
     with session.console.as_progress():
         evaluation = run_evaluation(session.store, name, corpus, split=split, rates=at, mask_seeds=seeds)
     show.evaluation(session.console, evaluation)
@@ -319,7 +320,7 @@ def predict(
     from lnln.predict import predict as run_prediction
 
     session: Session = context.obj
-    if files := [text for text in inputs if not text.endswith(".parquet") and _is_file(text)]:
+    if files := [text for text in inputs if not text.endswith(".parquet") and is_file(text)]:
         raise RefusedError(f"{files[0]} is a file but no feature shard; give sentences, or files that end in .parquet")
     with session.console.as_progress():
         predictions = run_prediction(session.store, model, inputs)
@@ -354,42 +355,6 @@ def doctor(context: typer.Context) -> None:
     show.findings(session.console, findings)
     if any(finding.level == "wrong" for finding in findings):
         raise typer.Exit(1)
-
-
-def _list(option: str, text: str | None, kind: type[Number]) -> list[Number] | None:
-    """The numbers of `0,0.5`; wrong usage where one is none."""
-    try:
-        return None if text is None else [kind(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(
-            f"expected numbers with commas between them, got {text!r}", param_hint=option
-        ) from None
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # too long for a path, or with a character that none has
-        return False
-
-
-def global_options_first(arguments: Sequence[str]) -> list[str]:
-    """`arguments` with the options of every verb before the verb, where Typer wants them; from `--` on as they are."""
-    first, rest = [], list(arguments)
-    end = rest.index("--") if "--" in rest else len(rest)
-    options, after = iter(rest[:end]), rest[end:]
-    others = []
-    for argument in options:
-        if argument in ("--json", "--quiet") or argument.startswith("--store="):
-            first.append(argument)
-        elif argument == "--store":
-            value = next(options, None)
-            if value is None:
-                return [argument]  # Typer says what is missing
-            first += [argument, value]
-        else:
-            others.append(argument)
-    return [*first, *others, *after]
 
 
 def main() -> None:

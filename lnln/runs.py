@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lnln import __version__
 from lnln.config import Config, fingerprint
 from lnln.corruption import evaluation_views, training_views
 from lnln.data.manifest import FeatureManifest
 from lnln.data.store import Store
+from lnln.data.verify import is_intact
 from lnln.errors import RefusedError
 
 
@@ -54,13 +56,27 @@ def run_folder(run_id: str) -> str:
 
 
 def run_identity(config: Config, manifest: FeatureManifest) -> dict[str, Any]:
-    """What makes a run this run and no other: not the hardware, the number of workers or the version of the code."""
+    """What makes a run this run and no other: not the hardware, the number of workers, the version of the code, the
+    name of the file that the features came from, or how much is stored on the way."""
+    values = config.to_dict()
+    del values["tune"], values["corruption"]["num_stored_draws"], values["train"]["num_checkpoints"]
     return {
-        "config": {key: value for key, value in config.to_dict().items() if key != "tune"},
+        "config": values,
         "corpus": manifest.corpus,
         "feature_id": manifest.feature_id,
-        "manifest_digest": manifest.digest(),
         "view_ids": view_ids(config),
+    }
+
+
+def run_record(config: Config, manifest: FeatureManifest, config_name: str | None = None) -> dict[str, Any]:
+    """The content of `run.json`: the identity, all of the config, and where both came from."""
+    return {
+        **run_identity(config, manifest),
+        "run_id": run_id_for(config, manifest.corpus, manifest),
+        "config": {key: value for key, value in config.to_dict().items() if key != "tune"},
+        "manifest_digest": manifest.digest(),
+        "config_name": config_name,
+        "code_version": __version__,
     }
 
 
@@ -97,6 +113,16 @@ def load_run(store: Store, run_id: str) -> Run:
             f"run {run_id} in {store.url} is not finished; start `lnln train` with the same arguments to continue it"
         ) from None
     return _decode(run_id, made, result, f"{store.url}/{folder}")
+
+
+def damaged_run_files(store: Store, run: Run) -> list[str]:
+    """Paths in the store of the run's model files that are missing or not as its result states."""
+    paths = {f"{run.folder}/model/{name}": entry for name, entry in run.files.items()}
+    return [
+        path
+        for path, entry in paths.items()
+        if not is_intact(store, path, int(entry["num_bytes"]), str(entry["sha256"]))
+    ]
 
 
 def _decode(run_id: str, made: Mapping[str, Any], result: Mapping[str, Any], where: str) -> Run:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from lnln.data.manifest import list_corpora, list_views, read_features, read_view
 from lnln.data.store import Store
-from lnln.data.verify import damaged_shards, is_intact
+from lnln.data.verify import damaged_shards
 from lnln.errors import RefusedError
 from lnln.model_store import PublishedModel, damaged_files, list_models, resolve
-from lnln.model_store.opened import run_manifest
-from lnln.runs import load_run, run_folder
+from lnln.runs import damaged_run_files, load_run, run_folder
 
 
 def verify(store: Store, name: str | None = None) -> dict[str, int]:
@@ -73,6 +72,5 @@ def _is_run(store: Store, name: str) -> bool:
 def _run(store: Store, run_id: str, counts: Counter[str]) -> list[str]:
     run = load_run(store, run_id)
     counts["runs"] += 1
-    files = {f"{run.folder}/model/{file.name}": file for file in run_manifest(run).files}
-    counts["model files"] += len(files)
-    return [path for path, file in files.items() if not is_intact(store, path, file.num_bytes, file.sha256)]
+    counts["model files"] += len(run.files)
+    return damaged_run_files(store, run)

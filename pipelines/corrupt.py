@@ -51,9 +51,7 @@ class MaskedShard:
     erased: dict[Modality, tuple[int, int]]
 
 
-def corrupt(
-    store: Store, corpus: str, config: Config, client: Client | None = None, *, progress: bool = True
-) -> list[ViewManifest]:
+def corrupt(store: Store, corpus: str, config: Config, client: Client | None = None) -> list[ViewManifest]:
     """The evaluation views (splits valid and test) and the stored training draws (split train) that `config` names.
 
     RefusedError where the corpus is unknown, or jobs fail: the views that they leave incomplete do not exist.
@@ -70,7 +68,7 @@ def corrupt(
             if len(parts[spec]) == sum(len(features.splits[split].shards) for split in view_splits(features, spec)):
                 views[spec] = commit_view(store, _view_manifest(features, spec, parts.pop(spec)))
 
-    run(plan_views(store, features, missing), client, on_done=collect, progress=progress)
+    run(plan_views(store, features, missing), client, on_done=collect)
     log.info("%s: %d views made, %d there already", corpus, len(missing), len(specs) - len(missing))
     return [view for view in views.values() if view is not None]
 

@@ -59,18 +59,17 @@ def run(
     client: Client | None = None,
     *,
     on_done: Callable[[Job, Any], None] | None = None,
-    progress: bool = True,
 ) -> list[Any]:
     """The result of every job, in the plan's order. Raises StageFailedError after all jobs have had their turn.
 
     on_done: called here, not on a worker, with each job that went well and its result, in the order they end; what it
-    raises ends the stage. progress: a bar on standard error while it is a terminal.
+    raises ends the stage.
     """
     results: dict[str, Any] = {}
     failures: dict[str, str] = {}
     first_error: BaseException | None = None
     outcomes = _run_here(plan) if client is None else _run_on_dask(plan, client)
-    with progress_bar(plan.stage, len(plan), is_wanted=progress) as advance:
+    with bar(plan.stage, len(plan)) as advance:
         for job, result, error in outcomes:
             if error is None:
                 results[job.name] = result
@@ -84,13 +83,6 @@ def run(
         in_order = {job.name: failures[job.name] for job in plan.jobs if job.name in failures}
         raise StageFailedError(plan.stage, len(plan), in_order) from first_error
     return [results[job.name] for job in plan.jobs]
-
-
-@contextmanager
-def progress_bar(stage: str, total: int, *, is_wanted: bool = True) -> Iterator[Callable[[], None]]:
-    """A bar on standard error while that is a terminal; what is yielded moves it by one."""
-    with bar(stage, total if is_wanted else 0) as advance:
-        yield advance
 
 
 @contextmanager

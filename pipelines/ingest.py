@@ -9,7 +9,6 @@ imported twice, unless a shard has been damaged since.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
 from itertools import pairwise
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnln.config import fingerprint
+from lnln.data.digest import digest_file
 from lnln.data.manifest import (
     FeatureManifest,
     LengthSummary,
@@ -38,7 +38,8 @@ from lnln.data.shards import write_shard
 from lnln.data.store import Store
 from lnln.data.verify import damaged_shards
 from lnln.errors import RefusedError
-from pipelines.execute import progress_bar, run
+from lnln.progress import bar
+from pipelines.execute import run
 from pipelines.plan import Job, Plan
 
 if TYPE_CHECKING:
@@ -54,9 +55,7 @@ SHARD_BYTES = 48 << 20
 _STATISTICS_BLOCK = 1 << 16
 
 
-def import_corpus(
-    store: Store, path: Path, corpus: str, client: Client | None = None, *, progress: bool = True
-) -> FeatureManifest:
+def import_corpus(store: Store, path: Path, corpus: str, client: Client | None = None) -> FeatureManifest:
     """The features of the MMSA pickle at `path`, as corpus `corpus` of the store, and from now on the ones in use.
 
     RefusedError where the pickle or the corpus's name is refused, or shards cannot be written.
@@ -64,23 +63,20 @@ def import_corpus(
     check_corpus_name(corpus)
     if not path.is_file():
         raise RefusedError(f"no MMSA pickle at {path}; give the path of a file such as unaligned_50.pkl")
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    _, sha256 = digest_file(path)
 
     def read() -> MmsaCorpus:
-        with progress_bar(f"read {path.name}", 1, is_wanted=progress) as advance:
+        with bar(f"read {path.name}", 1) as advance:
             source = read_mmsa(path)
             advance()
         if source.source["sha256"] != sha256:
             raise RefusedError(f"{path} changed while it was read; import it again once it is whole")
         return source
 
-    return _import(store, corpus, _feature_id(sha256), read, client, progress)
+    return _import(store, corpus, _feature_id(sha256), read, client)
 
 
-def import_sample(
-    store: Store, corpus: str = "sample", client: Client | None = None, *, progress: bool = True
-) -> FeatureManifest:
+def import_sample(store: Store, corpus: str = "sample", client: Client | None = None) -> FeatureManifest:
     """The synthetic sample corpus, made here, under the name `corpus`.
 
     RefusedError where that name stands for a real corpus: its runs would go on with made-up data.
@@ -91,7 +87,7 @@ def import_sample(
             f"corpus {corpus!r} of {store.url} is not synthetic; give the sample another name, or import a pickle"
         )
     source = make_sample()
-    return _import(store, corpus, _feature_id(source.source["sha256"]), lambda: source, client, progress)
+    return _import(store, corpus, _feature_id(source.source["sha256"]), lambda: source, client)
 
 
 def plan_import(store: Store, folder: str, source: MmsaCorpus) -> Plan:
@@ -118,7 +114,6 @@ def _import(
     feature_id: str,
     read: Callable[[], MmsaCorpus],
     client: Client | None,
-    progress: bool,
 ) -> FeatureManifest:
     folder = feature_folder(corpus, feature_id)
     if (there := _whole_features(store, corpus, feature_id)) is not None:
@@ -126,7 +121,7 @@ def _import(
         return commit_features(store, there)  # perhaps not the ones in use
     source = read()
     plan = plan_import(store, folder, source)
-    shards: list[ShardEntry] = run(plan, client, progress=progress)
+    shards: list[ShardEntry] = run(plan, client)
     splits = {split: _split_entry(plan, shards, split) for split in SPLITS}
     manifest = FeatureManifest(
         corpus=corpus,

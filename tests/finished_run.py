@@ -13,7 +13,7 @@ from lnln.config import Config
 from lnln.data.manifest import FeatureManifest
 from lnln.data.store import Store
 from lnln.models import build_model
-from lnln.runs import run_folder, run_id_for, run_identity
+from lnln.runs import run_folder, run_id_for, run_record
 from pipelines.ingest import import_corpus
 from tests.corpora import mmsa_pickle
 
@@ -37,7 +37,7 @@ TINY = {
 
 def small_corpus(store: Store, folder: Path, corpus: str = "small") -> FeatureManifest:
     """40 / 12 / 14 random utterances of three modalities, imported."""
-    return import_corpus(store, mmsa_pickle(folder / f"{corpus}.pkl"), corpus, progress=False)
+    return import_corpus(store, mmsa_pickle(folder / f"{corpus}.pkl"), corpus)
 
 
 def finished_run(store: Store, manifest: FeatureManifest, seed: int = 1, score: float = 1.0, **config: Any) -> str:
@@ -55,7 +55,7 @@ def finished_run(store: Store, manifest: FeatureManifest, seed: int = 1, score: 
         files = {path.name: describe_file(path) for path in local.iterdir()}
         for name in files:
             store.upload(local / name, f"{folder}/model/{name}")
-    store.write_json(f"{folder}/run.json", {**run_identity(made, manifest), "code_version": "0.1.0"})
+    store.write_json(f"{folder}/run.json", run_record(made, manifest))
     result = {
         "best_epoch": 3,
         "score": score,

@@ -7,7 +7,6 @@ A journal wants a real file system. Where the store is none, the journal lies in
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -16,8 +15,7 @@ from pathlib import Path
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from lnln.config import fingerprint
-from lnln.data.cache import cache_folder
+from lnln.data.lock import local_folder, only_one
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from tuning.select import study_folder
@@ -74,18 +72,14 @@ def open_storage(store: Store, study_id: str, storage_url: str) -> Iterator[Stud
 
     RefusedError where another process continues the study, or the database cannot be reached.
     """
-    in_store = not _is_remote(store) and not storage_url
-    root = Path(store.url) if in_store else cache_folder() / fingerprint(store.url)
-    folder = root / study_folder(study_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "lock", study_id):
-        journal = folder / _JOURNAL
+    with only_one(store, study_folder(study_id), f"study {study_id}"):
+        journal = local_folder(store, study_folder(study_id)) / _JOURNAL
         if storage_url:
             yield StudyStorage(_open_database(storage_url))
-        elif in_store:
-            yield StudyStorage(_open_journal(journal))
-        else:
+        elif _is_remote(store):
             yield _CopiedJournal(store, f"{study_folder(study_id)}/{_JOURNAL}", journal)
+        else:
+            yield StudyStorage(_open_journal(journal))
 
 
 def _is_remote(store: Store) -> bool:
@@ -119,15 +113,3 @@ def _open_journal(journal: Path) -> BaseStorage:
             f"the journal {journal} of the study is damaged ({type(error).__name__}: {reason}); "
             "restore it, or remove the study's folder to begin anew"
         ) from error
-
-
-@contextlib.contextmanager
-def _locked(path: Path, study_id: str) -> Iterator[None]:
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RefusedError(
-                f"study {study_id} is being run by another process ({path} is locked); wait until it has ended"
-            ) from error
-        yield

@@ -26,7 +26,7 @@ from lnln.data.shards import read_labels
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.progress import line
-from lnln.runs import Run, is_finished, load_run, run_folder, run_id_for, run_identity
+from lnln.runs import Run, damaged_run_files, is_finished, load_run, run_folder, run_id_for, run_record
 from lnln.train.progress import following
 from lnln.train.session import cluster_address, ray_session
 
@@ -45,7 +45,7 @@ def train(
     config_name: str | None = None,
     progress: Callable[[str], None] | None = line,
 ) -> Run:
-    """Train `config` on `corpus`, or continue, or return what was trained before.
+    """Train `config` on `corpus`, or continue, or return what was trained before; its files are put back if damaged.
 
     use_gpu: None for a GPU per worker where there are as many. config_name: for the record, where the config came from.
     progress: takes a line when something is done; None for silence.
@@ -54,14 +54,20 @@ def train(
     """
     manifest = read_features(store, corpus)
     run_id = run_id_for(config, corpus, manifest)
-    if is_finished(store, run_id):
+    if _is_whole(store, run_id):
         return load_run(store, run_id)
     check(store, manifest, config, num_workers, use_gpu)
     folder = run_folder(run_id)
     with only_one(store, folder, f"run {run_id}"):
-        if not is_finished(store, run_id):  # by the process that held the lock before
+        if not _is_whole(store, run_id):  # by the process that held the lock before
+            store.remove(f"{folder}/result.json")
             _train(store, manifest, config, run_id, num_workers, use_gpu, config_name, progress)
     return load_run(store, run_id)
+
+
+def _is_whole(store: Store, run_id: str) -> bool:
+    """Finished, and its model as it was. A damaged one is exported again, from the checkpoint that was kept."""
+    return is_finished(store, run_id) and not damaged_run_files(store, load_run(store, run_id))
 
 
 def _train(
@@ -76,8 +82,7 @@ def _train(
 ) -> None:
     """From `run.json` to `result.json`."""
     folder = run_folder(run_id)
-    made = {**run_identity(config, manifest), "run_id": run_id, "code_version": __version__, "config_name": config_name}
-    store.create_json(f"{folder}/run.json", made)
+    store.create_json(f"{folder}/run.json", run_record(config, manifest, config_name))
 
     from lnln.train.controller import mend_state, remove_orphans
 

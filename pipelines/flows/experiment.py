@@ -26,6 +26,7 @@ from lnln.data.store import Store
 from lnln.evaluate import evaluate
 from lnln.evaluations import Evaluation
 from lnln.model_store import publish
+from lnln.model_store.catalog import check_name
 from lnln.report import report
 from lnln.train.launch import train
 from pipelines.flows.features import artifact_key, settings_of_run
@@ -60,6 +61,8 @@ def experiment(
     """
     there = settings_of_run(store).store
     chosen = config_for(corpus, config, overrides or [])
+    if publish_as:
+        check_name(publish_as)  # now, and not after hours of training
     study: dict[str, Any] = {"study_id": None}
     if num_trials:
         study = search_weights(there, corpus, chosen.to_dict(), num_trials, num_workers)

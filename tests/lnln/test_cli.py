@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from lnln import __version__
-from lnln.cli import app, global_options_first
+from lnln.arguments import global_options_first
+from lnln.cli import app
 from lnln.data.store import Store
 from lnln.model_store import publish
 from tests.command import LNLN, lnln

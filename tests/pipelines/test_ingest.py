@@ -299,8 +299,8 @@ def test_dask_writes_the_same_bytes(tmp_path: Path, source: Path, monkeypatch: p
 
 def test_the_sample_does_not_take_the_place_of_a_real_corpus(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    real = import_corpus(store, mmsa_pickle(tmp_path / "real.pkl"), "mine", progress=False)
+    real = import_corpus(store, mmsa_pickle(tmp_path / "real.pkl"), "mine")
     with pytest.raises(RefusedError, match=r"'mine' of .* is not synthetic"):
-        import_sample(store, "mine", progress=False)
+        import_sample(store, "mine")
     assert read_features(store, "mine") == real
-    assert import_sample(store, "sample", progress=False) == import_sample(store, "sample", progress=False)
+    assert import_sample(store, "sample") == import_sample(store, "sample")

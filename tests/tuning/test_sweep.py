@@ -93,7 +93,7 @@ def test_what_cannot_be_studied_is_refused_and_leaves_nothing(tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_killed_study_goes_on_without_loss_or_repetition(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path)
-    import_sample(store, progress=False)
+    import_sample(store)
     _run_until_killed(store, after_line="trial 0 with")
     folder = next((tmp_path / "studies").iterdir())
     before = json.loads((folder / "trials.json").read_text())

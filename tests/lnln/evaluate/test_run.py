@@ -105,7 +105,7 @@ def test_other_splits_and_corpora(run_store: RunStore, tmp_path: Path) -> None:
 def test_features_that_do_not_fit_are_refused_with_both_values(run_store: RunStore) -> None:
     from pipelines.ingest import import_sample
 
-    import_sample(run_store.store, "sample", progress=False)
+    import_sample(run_store.store, "sample")
     with pytest.raises(RefusedError, match=r"takes audio dim 4, not 8; vision dim 3, not 10"):
         evaluate(run_store.store, run_store.worse, "sample")
 
@@ -140,7 +140,7 @@ def test_stored_views_and_computed_masks_agree(run_store: RunStore) -> None:
     from tests.finished_run import TINY
 
     computed = evaluate(run_store.store, run_store.worse)
-    corrupt(run_store.store, "small", Config.from_dict(TINY), progress=False)
+    corrupt(run_store.store, "small", Config.from_dict(TINY))
     assert evaluate(run_store.store, run_store.worse, force=True) == computed
 
 
@@ -188,6 +188,6 @@ def test_works_without_a_terminal_and_for_one_utterance(tmp_path: Path, monkeypa
 
     monkeypatch.setenv("LNLN_CACHE", str(tmp_path / "cache"))
     store = Store(tmp_path / "store")
-    manifest = import_corpus(store, mmsa_pickle(tmp_path / "one.pkl", num=(4, 1, 1)), "one", progress=False)
+    manifest = import_corpus(store, mmsa_pickle(tmp_path / "one.pkl", num=(4, 1, 1)), "one")
     evaluation = evaluate(store, finished_run(store, manifest))
     assert evaluation.num_labelled == 1 and evaluation.mean["corr"] == 0

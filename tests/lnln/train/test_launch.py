@@ -229,7 +229,7 @@ def num_epochs(store: Store, run_id: str) -> int:
 def test_a_killed_run_continues_and_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
     config = make_config(epochs=6, batch_size=4, average_decay=0.9, num_checkpoints=3)
     stores = [Store(tmp_path / name) for name in ("whole", "killed")]
-    manifests = [import_sample(store, progress=False) for store in stores]
+    manifests = [import_sample(store) for store in stores]
     run_id = run_id_for(config, "sample", manifests[0])
     whole, killed = stores
 
@@ -261,7 +261,7 @@ def test_a_store_on_s3_gives_the_same_model(tmp_path: Path, s3_store_url: str) -
     pickle = mmsa_pickle(tmp_path / "small.pkl")
     runs = []
     for store in (Store(s3_store_url), Store(tmp_path / "store")):
-        import_corpus(store, pickle, "small", progress=False)
+        import_corpus(store, pickle, "small")
         process = start(store, "small", make_config(epochs=2, num_checkpoints=1), 1)
         out, err = process.communicate(timeout=280)
         assert process.returncode == 0, err

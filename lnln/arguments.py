@@ -1,0 +1,47 @@
+"""Arguments of the command line that Typer does not read by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import typer
+
+Number = TypeVar("Number", int, float)
+
+
+def global_options_first(arguments: Sequence[str]) -> list[str]:
+    """`arguments` with the options of every verb before the verb, where Typer wants them; from `--` on as they are."""
+    first, rest = [], list(arguments)
+    end = rest.index("--") if "--" in rest else len(rest)
+    options, after = iter(rest[:end]), rest[end:]
+    others = []
+    for argument in options:
+        if argument in ("--json", "--quiet") or argument.startswith("--store="):
+            first.append(argument)
+        elif argument == "--store":
+            value = next(options, None)
+            if value is None:
+                return [argument]  # Typer says what is missing
+            first += [argument, value]
+        else:
+            others.append(argument)
+    return [*first, *others, *after]
+
+
+def read_numbers(option: str, text: str | None, kind: type[Number]) -> list[Number] | None:
+    """The numbers of `0,0.5`; wrong usage where one is none."""
+    try:
+        return None if text is None else [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected numbers with commas between them, got {text!r}", param_hint=option
+        ) from None
+
+
+def is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a path, or with a character that none has
+        return False
