@@ -103,12 +103,13 @@ def models(console: Console, published: Sequence[PublishedModel]) -> None:
 
 
 def predictions(console: Console, rows: Sequence[dict[str, Any]]) -> None:
-    columns = ["input", "sentiment", "label", "completeness", "missing"]
+    columns = ["input", "sentiment", "in words", "label", "completeness", "missing"]
     cells = [
         [
             row["input"] if row["input"] is not None else row["utterance_id"],
             f"{row['sentiment']:+.2f}",
             row["label_text"],
+            "" if row["label"] is None else f"{row['label']:+.2f}",
             f"{row['completeness']:.2f}",
             ", ".join(row["missing"]) or "nothing",
         ]

@@ -6,13 +6,17 @@ Every step is the function or flow that a user would call for it; the demo only 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lnln import progress
 from lnln.errors import RefusedError
+
+if TYPE_CHECKING:
+    from lnln.data.store import Store
 
 # The corpus without a file of the user's own, and with one, where nothing else is asked for.
 SAMPLE, MINE = "sample", "mine"
@@ -55,12 +59,12 @@ def demo(
     # Prefect reads these when it is imported; who set them otherwise keeps that.
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    # A flow that fails would be logged with its traceback, and then raise what the command line says in one line.
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 
     from lnln.data.store import Store
     from lnln.evaluate import evaluate
     from lnln.model_store import pull
-    from lnln.predict import predict
     from lnln.report import report
     from pipelines.flows.experiment import experiment
     from pipelines.flows.features import features
@@ -71,7 +75,7 @@ def demo(
     def step(number: int, text: str) -> None:
         progress.line(f"[{number}/6] {text}  ({time.monotonic() - started:.0f} s)")
 
-    name = f"{corpus}-lnln"
+    name = re.sub(r"[^a-z0-9_-]+", "-", f"{corpus}-lnln".lower())
     step(1, f"features: {source or 'the synthetic sample corpus'} to Parquet shards in {store_url}")
     features(corpus=corpus, source=str(source) if source else None, store=store_url)
 
@@ -97,7 +101,7 @@ def demo(
     pulled = pull(store, outcome["model"], folder / "models" / name)
 
     step(6, "predictions by the pulled model")
-    predictions = predict(store, str(pulled), list(SENTENCES))
+    predictions = _predictions(store, str(pulled), None if source is None else corpus)
     return {
         **outcome,
         "evaluation": evaluate(store, outcome["model"]).to_dict(),  # as the experiment left it in the store
@@ -106,3 +110,16 @@ def demo(
         "predictions": predictions,
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def _predictions(store: Store, model: str, corpus: str | None) -> list[dict[str, Any]]:
+    """Three predictions: for `SENTENCES`, or for the first test utterances of a user's corpus, in its own language."""
+    from lnln.data.manifest import read_features
+    from lnln.data.shards import read_split
+    from lnln.predict import Predictor, predict
+
+    if corpus is None:
+        return predict(store, model, list(SENTENCES))
+    utterances = read_split(store, read_features(store, corpus), "test")
+    chosen = utterances.take(range(min(3, len(utterances))))
+    return [{"input": made.text, **made.to_dict()} for made in Predictor.open(store, model).predict_utterances(chosen)]

@@ -63,7 +63,6 @@ def test_every_verb_explains_itself() -> None:
         ["train"],
         ["tune", "sample"],
         ["train", "sample", "--workers", "two"],
-        ["train", "sample", "--model", "lnln"],
         ["models", "--store"],
         ["evaluate", "x", "--rates", "0,half"],
         ["evaluate", "x", "--mask-seeds", "0.5"],

@@ -22,7 +22,7 @@ PREDICTION = {
     "input": "fine",
     "utterance_id": "sentence 1",
     "sentiment": 0.5,
-    "label_text": "neutral",
+    "label_text": "neutral", "label": None,
     "completeness": 0.9,
     "missing": ["audio", "vision"],
     "notes": ["text cut from 99 to 50 steps"],
