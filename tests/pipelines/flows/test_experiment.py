@@ -42,11 +42,11 @@ def test_from_a_corpus_to_a_published_model(
     store = Store(tmp_path / "store")
     small_corpus(store, tmp_path)
     capfd.readouterr()
-    made = experiment("small", config=config, store=store.url, num_trials=2, publish_as="small-lnln")
+    made = experiment("small", config=config, store=store.url, num_trials=1, publish_as="small-lnln")
     assert capfd.readouterr().out == ""
 
     study, run = load_study(store, made["study_id"]), load_run(store, made["run_id"])
-    assert study.count("complete") == 2
+    assert study.count("complete") == 1
     assert run.config.loss == best_config(load_config(config), study).loss
     assert made["model"] == "small-lnln@v1"
     report = Path(made["report"])
@@ -67,7 +67,7 @@ def test_from_a_corpus_to_a_published_model(
     ]
 
     started = time.monotonic()
-    again = experiment("small", config=config, store=store.url, num_trials=2, publish_as="small-lnln")
+    again = experiment("small", config=config, store=store.url, num_trials=1, publish_as="small-lnln")
     assert again == made  # all of it is done: nothing is trained, published or scored again
     assert time.monotonic() - started < 20
 
