@@ -51,8 +51,12 @@ check: $(VENV)/installed-dev ## style, types, layers
 
 # One thread each: the tests start many processes, and threads that wait for a core slow all of them down.
 .PHONY: test
-test: test-fast ## every test: the fast part, then clusters, servers and kills
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --durations=20
+test: test-fast ## the fast part, and the whole path end to end
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/end_to_end
+
+.PHONY: test-slow
+test-slow: $(VENV)/installed-dev ## real clusters, servers and kills
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/end_to_end --durations=10
 
 .PHONY: test-fast
 test-fast: $(VENV)/installed-dev ## the fast part: no cluster, no server

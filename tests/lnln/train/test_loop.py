@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,10 @@ def shared_run(
             break
     if rank == 0:
         torch.save(untimed(loop.history), Path(folder) / "history.pt")
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+    # Without Python's own end: a thread of torch that lets go of a Python object during it aborts the process.
+    os._exit(0)
 
 
 def run_shared(world: int, corpus: Corpus, config: Config, folder: Path, split_at: int | None = None) -> Any:
