@@ -12,7 +12,7 @@ workers takes the same steps. Padded to the longest of the batch: what else a mo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -37,9 +37,10 @@ class Inputs:
 
     Masks are True at real steps and False at padding. They say nothing of what was erased: an erased token is [UNK],
     an erased frame is zeros, and both remain real steps. T may be 0: a modality that all B utterances lack.
+    text: token ids, or language features of width Dt, which are erased like frames.
     """
 
-    text_ids: Int64[Tensor, "B Tt"]
+    text: Int64[Tensor, "B Tt"] | Float[Tensor, "B Tt Dt"]
     text_mask: Bool[Tensor, "B Tt"]
     audio: Float[Tensor, "B Ta Da"]
     audio_mask: Bool[Tensor, "B Ta"]
@@ -51,7 +52,9 @@ class Inputs:
 class Batch:
     """B utterances, complete and corrupted, with what the losses need.
 
-    label: NaN where unlabelled. missing_rates: drawn rate of text, audio, vision.
+    label: NaN where unlabelled. missing_rates: drawn rate of text, audio, vision; with `loss.completeness_target:
+    realised` that of text is the share of its erasable positions that was erased (0 where there are none), which for
+    short texts is another number (reference.md D6).
     weight: 1, or 0 for the stand-in that a worker gets when a last batch has too few utterances for all.
     """
 
@@ -84,7 +87,7 @@ def to_inputs(utterances: Utterances, max_lengths: Mapping[Modality, int] | None
         padded[modality] = torch.from_numpy(sequences.padded(length))
         masks[modality] = torch.arange(length) < torch.from_numpy(sequences.lengths)[:, None]
     return Inputs(
-        text_ids=padded["text"].long(),
+        text=padded["text"] if utterances.text_dim else padded["text"].long(),
         text_mask=masks["text"],
         audio=padded["audio"],
         audio_mask=masks["audio"],
@@ -94,12 +97,16 @@ def to_inputs(utterances: Utterances, max_lengths: Mapping[Modality, int] | None
 
 
 def corrupt_inputs(inputs: Inputs, kept: Mapping[Modality, Bool[Tensor, "B T"]], unknown_id: int) -> Inputs:
-    """What is left of `inputs`, on whatever device they lie: other tokens become [UNK], other frames zeros.
+    """What is left of `inputs`, on whatever device they lie: other tokens become [UNK], other frames and language
+    features zeros.
 
     kept: True where kept; what it says of padding does not matter. The masks of `inputs` stay as they are.
     """
+    is_ids = inputs.text.dim() == 2
     return Inputs(
-        text_ids=torch.where(kept["text"] | ~inputs.text_mask, inputs.text_ids, unknown_id),
+        text=torch.where(kept["text"] | ~inputs.text_mask, inputs.text, unknown_id)
+        if is_ids
+        else inputs.text.masked_fill(~kept["text"][:, :, None], 0),
         text_mask=inputs.text_mask,
         audio=inputs.audio.masked_fill(~kept["audio"][:, :, None], 0),
         audio_mask=inputs.audio_mask,
@@ -124,6 +131,7 @@ class Views:
         assert (store is None) == (manifest is None), "a stored view belongs to a manifest"
         self._ids = utterances.utterance_id
         self._lengths = utterances.lengths()
+        self._keep_ends = not utterances.text_dim
         self._split = split
         self._source = None if store is None or manifest is None else (store, manifest)
         self._stored: dict[ViewSpec, Masks | None] = {}
@@ -132,10 +140,11 @@ class Views:
         """The masks of the utterances `rows` (default: all), in that order. RefusedError where a shard is damaged."""
         stored = self._read(spec)
         if stored is not None:
-            return stored if rows is None else _take(stored, rows)
+            return stored if rows is None else stored.take(rows)
         if rows is None:
-            return make_masks(spec, self._ids, self._lengths)
-        return make_masks(spec, [self._ids[row] for row in rows], {m: self._lengths[m][rows] for m in MODALITIES})
+            return make_masks(spec, self._ids, self._lengths, keep_ends=self._keep_ends)
+        ids, lengths = [self._ids[row] for row in rows], {m: self._lengths[m][rows] for m in MODALITIES}
+        return make_masks(spec, ids, lengths, keep_ends=self._keep_ends)
 
     def _read(self, spec: ViewSpec) -> Masks | None:
         if self._source is None:
@@ -143,7 +152,8 @@ class Views:
         if spec not in self._stored:
             # The draw of an earlier epoch is not wanted again.
             self._stored = {kept: masks for kept, masks in self._stored.items() if not kept.is_training}
-            self._stored[spec] = _read_view(*self._source, spec, self._split, self._ids, self._lengths)
+            masks = _read_view(*self._source, spec, self._split, self._ids, self._lengths)
+            self._stored[spec] = masks if masks is None else replace(masks, keep_ends=self._keep_ends)
         return self._stored[spec]
 
 
@@ -192,12 +202,15 @@ class TrainBatches:
         chosen = self._utterances.take(rows)
         complete = _to_device(to_inputs(chosen), self._device)
         masks = self._views.masks(spec, rows)
+        missing_rates = masks.missing_rates
+        if self._config.loss.completeness_target == "realised":
+            missing_rates = np.column_stack([masks.realised_rates("text"), missing_rates[:, 1:]])
         return Batch(
             utterance_ids=chosen.utterance_id,
             complete=complete,
             corrupted=corrupt_inputs(complete, _padded(masks.kept, self._device), self._unknown_id),
             label=torch.from_numpy(chosen.label).to(self._device),
-            missing_rates=torch.from_numpy(masks.missing_rates).to(self._device),
+            missing_rates=torch.from_numpy(missing_rates).to(self._device),
             weight=torch.full((len(rows),), weight, device=self._device),
         )
 
@@ -278,10 +291,6 @@ def _read_view(
             f"run `lnln corrupt {manifest.corpus}` again"
         )
     return masks
-
-
-def _take(masks: Masks, rows: Rows) -> Masks:
-    return Masks(masks.missing_rates[rows], {m: kept.take(rows) for m, kept in masks.kept.items()})
 
 
 def _padded(kept: Mapping[Modality, Ragged], device: torch.device | str) -> dict[Modality, Tensor]:

@@ -90,6 +90,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(tensors[WEIGHTS], tensors.get(AVERAGE), tensors[OPTIMIZER], content["progress"])
 
 
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a state_dict to the file `path`, from whatever device it lies on."""
+    save_file(_independent(weights), path)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The state_dict in `path`, on the CPU. RefusedError where it is no whole safetensors file."""
+    return _read(path)
+
+
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state by parameter name, so that it does not hang on the order of its groups."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
@@ -141,6 +151,7 @@ def feature_contract(manifest: FeatureManifest) -> dict[str, Any]:
         "manifest_digest": manifest.digest(),
         "synthetic": bool(manifest.source.get("synthetic", False)),
         "dims": dict(manifest.dims),
+        "absent_modalities": list(manifest.absent_modalities()),
         "extractors": {modality: dict(extractor) for modality, extractor in manifest.extractors.items()},
         "tokenizer": to_dict(manifest.tokenizer),
         "label_range": list(manifest.label_range),

@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -128,6 +128,10 @@ def import_(
     context: typer.Context,
     pickle: Annotated[Path, typer.Argument(help="An MMSA pickle such as unaligned_50.pkl; `sample` makes the sample.")],
     corpus: Annotated[str, typer.Option(help="What to call the corpus.")],
+    text: Annotated[
+        Literal["ids", "features"] | None,
+        typer.Option(help="Token ids or ready-made language features; default: ids, where the pickle has them."),
+    ] = None,
 ) -> None:
     """An MMSA pickle to feature shards."""
     from pipelines.execute import dask_client
@@ -136,10 +140,10 @@ def import_(
 
     session: Session = context.obj
     with session.console.as_progress(), dask_client(Settings()) as client:
-        if str(pickle) == "sample" and not pickle.exists():
+        if str(pickle) == "sample" and text != "features" and not pickle.exists():
             manifest = import_sample(session.store, corpus, client=client)
         else:
-            manifest = import_corpus(session.store, pickle, corpus, client=client)
+            manifest = import_corpus(session.store, pickle, corpus, client=client, text=text)
     show.corpus(session.console, manifest)
 
 
@@ -166,7 +170,7 @@ def train(
     overrides: Overrides = None,
     seed: Seed = None,
     workers: Workers = 1,
-    model: Annotated[str | None, typer.Option(help="The network: lnln (model.name).")] = None,
+    model: Annotated[str | None, typer.Option(help="The network: lnln or text_only (model.name).")] = None,
 ) -> None:
     """One run; started again with the same arguments it continues, or says that it finished before."""
     from lnln.data.manifest import read_features
@@ -225,6 +229,13 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
     rates: Annotated[str | None, typer.Option(help="Missing rates, such as 0,0.5,0.9; default: the model's.")] = None,
     mask_seeds: Annotated[str | None, typer.Option(help="Mask seeds, such as 0,1,2; default: the model's.")] = None,
+    selection: Annotated[
+        str,
+        typer.Option(
+            help="published: each metric by the epoch that was best in it on test, of a run with train.selection "
+            "published; to compare with published tables only."
+        ),
+    ] = "validation",
 ) -> None:
     """All missing rates and all metrics, from one load of the corpus."""
     from lnln.evaluate import evaluate as run_evaluation
@@ -232,7 +243,9 @@ def evaluate(
     session: Session = context.obj
     at, seeds = read_numbers("--rates", rates, float), read_numbers("--mask-seeds", mask_seeds, int)
     with session.console.as_progress():
-        evaluation = run_evaluation(session.store, name, corpus, split=split, rates=at, mask_seeds=seeds)
+        evaluation = run_evaluation(
+            session.store, name, corpus, split=split, rates=at, mask_seeds=seeds, selection=selection
+        )
     show.evaluation(session.console, evaluation)
 
 

@@ -44,8 +44,13 @@ class CorruptionConfig:
     mask_seed: int = 0
     # Training: the chance that a modality of an utterance is left whole; otherwise its rate is uniform in (0, 1).
     complete_share: float = 0.5
-    # Training: a fresh draw for every epoch, or the first one for ever (what the published code comes close to).
-    draws: Literal["fresh", "fixed"] = "fresh"
+    # Training: a fresh draw for every epoch; fresh rates at positions whose order of erasure never changes (D9, D10);
+    # or one draw for ever, by `mask_seed` and so the same for every `train.seed` (what the published code comes
+    # close to, D4, D8).
+    draws: Literal["fresh", "fixed_positions", "fixed"] = "fresh"
+    # One stream of random numbers for all modalities, so that position t falls out of all of them together, as
+    # published (D5).
+    shared_uniforms: bool = False
     # Training draws that `lnln corrupt` stores; later epochs compute theirs, with the same result.
     num_stored_draws: int = 20
 
@@ -68,6 +73,9 @@ SWITCHES: dict[str, tuple[Any, Any]] = {
     "detach_targets": (False, True),
     "residual": ("normalised", "plain"),
     "standardize": (False, True),
+    "normalise_discriminated": (False, True),
+    "proxy_read": ("own_tokens", "proxy_tokens"),
+    "position_std": (1.0, 0.02),
 }
 
 
@@ -75,7 +83,8 @@ SWITCHES: dict[str, tuple[Any, Any]] = {
 class ModelConfig:
     """The network: sizes as in the paper's Table 1 and section 3, and where it departs from the published code."""
 
-    name: Literal["lnln"] = "lnln"
+    # `text_only` is the baseline that a multimodal model has to beat: the text encoder, its mean, one linear layer.
+    name: Literal["lnln", "text_only"] = "lnln"
     # `reference` equals the published code to rounding; `clean` is right where that is wrong. Sets the switches below.
     mode: Literal["reference", "clean"] = "clean"
     # `minilm` (offline default), `tiny` (random, for tests), any Hugging Face BERT by name, or a folder.
@@ -100,6 +109,19 @@ class ModelConfig:
     max_vision_length: int = 0
     # Strength of the gradient reversal in front of the discriminator (eq. 10).
     reversal_strength: float = 1.0
+    # Dropout of LNLN's own attention and feed-forward layers; the paper has none. The text encoder keeps its own.
+    dropout: float = 0.0
+
+    # Ablations (Tables 4 and 6). What the model reads; a modality left out is one that every utterance lacks.
+    modalities: tuple[Literal["text", "audio", "vision"], ...] = ("text", "audio", "vision")
+    # Dominant modality correction (DMC): completeness check, proxy and discriminator; without, H_d^1 is language.
+    correction: bool = True
+    # The reconstructors and their loss term.
+    reconstruction: bool = True
+    # Dominant modality based learning (DMML): eq. 2 to 4, or the three modalities' tokens side by side.
+    fusion: Literal["dominant", "concat"] = "dominant"
+    # What is reconstructed: the embedded tokens as published, or the erased steps of the features (eq. 11, 12; D17).
+    reconstruct: Literal["tokens", "features"] = "tokens"
 
     # The switches, `None` = as the mode says (numbers of reference.md's list in parentheses).
     # Padded steps take no part in any attention (D12).
@@ -114,6 +136,13 @@ class ModelConfig:
     residual: Literal["normalised", "plain"] | None = None
     # Audio and vision to zero mean and unit deviation of the training split (D11).
     standardize: bool | None = None
+    # What the discriminator sees has mean 0 and deviation 1 in each token: otherwise the generator wins against it by
+    # size alone, and its loss, bounded by nothing, rises far above ln 2 in one epoch or another.
+    normalise_discriminated: bool | None = None
+    # Which outputs of the proxy generator are the proxy: those of the Transformer's own tokens, or of H_p^0 (D20).
+    proxy_read: Literal["own_tokens", "proxy_tokens"] | None = None
+    # Deviation of the learned positions at the start; 1 is large against the features (D20).
+    position_std: float | None = None
 
     def __post_init__(self) -> None:
         for switch, by_mode in SWITCHES.items():
@@ -127,6 +156,13 @@ class ModelConfig:
             _require(getattr(self, key) >= 0, f"model.{key}", "0 or more", getattr(self, key))
         _require(self.hidden_dim % self.num_heads == 0, "model.hidden_dim", "a multiple of num_heads", self.hidden_dim)
         _require(self.reversal_strength >= 0, "model.reversal_strength", "0 or more", self.reversal_strength)
+        _require(0 <= self.dropout < 1, "model.dropout", "within [0, 1)", self.dropout)
+        _require(len(self.modalities) > 0, "model.modalities", "a non-empty list", self.modalities)
+        in_order = tuple(name for name in ("text", "audio", "vision") if name in self.modalities)
+        _require(
+            self.modalities == in_order, "model.modalities", "some of text, audio, vision, in order", self.modalities
+        )
+        _require((self.position_std or 0) >= 0, "model.position_std", "0 or more", self.position_std)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +175,8 @@ class LossConfig:
     sentiment: float = 1.0
     # How far a prediction is from its label: `mse` is eq. 13.
     sentiment_distance: Literal["mse", "l1", "huber"] = "mse"
+    # What completeness is measured against: 1 - the stated missing rate, or the share of erasable tokens kept (D6).
+    completeness_target: Literal["stated", "realised"] = "stated"
 
     def __post_init__(self) -> None:
         for key in ("completeness", "adversarial", "reconstruction", "sentiment"):
@@ -157,6 +195,8 @@ class TrainConfig:
     # The text encoder's own, since it is pre-trained and the rest is not.
     encoder_learning_rate: float = 5e-5
     weight_decay: float = 1e-2
+    # The encoder's rate falls by this factor per layer from its last to its embeddings; 1: the same for all.
+    encoder_layer_decay: float = 1.0
     # Weight decay on biases and normalisation weights too, as the published code does (D14).
     decay_everything: bool = False
     # Share of all steps over which the rate climbs; then it falls along a cosine.
@@ -169,8 +209,11 @@ class TrainConfig:
     average_decay: float = 0.0
     # Epochs without a better validation score before the run stops; 0: never.
     patience: int = 0
-    # Arithmetic of the forward pass; losses are always float32.
+    # Arithmetic of the forward pass in training; losses and everything that is scored are always float32.
     precision: Literal["float32", "bfloat16"] = "float32"
+    # How the model is chosen: by the mean validation MAE; `published` keeps beside it, for each metric, the epoch that
+    # is best on TEST at rate 0.5, as the published code does (D1). Only for comparison with printed tables.
+    selection: Literal["validation", "published"] = "validation"
     # Checkpoints kept, the newest and the best always among them.
     num_checkpoints: int = 2
 
@@ -182,6 +225,9 @@ class TrainConfig:
         _require(self.seed < 2**63, "train.seed", "below 2**63", self.seed)
         for key in ("learning_rate", "encoder_learning_rate"):
             _require(getattr(self, key) > 0, f"train.{key}", "above 0", getattr(self, key))
+        _require(
+            0 < self.encoder_layer_decay <= 1, "train.encoder_layer_decay", "within (0, 1]", self.encoder_layer_decay
+        )
         _require(0 <= self.warmup_share < 1, "train.warmup_share", "within [0, 1)", self.warmup_share)
         _require(0 <= self.average_decay < 1, "train.average_decay", "within [0, 1)", self.average_decay)
 

@@ -7,15 +7,19 @@ anyone can draw the same masks (64-bit unsigned arithmetic that wraps, hashes re
     mix(z)               SplitMix64's finaliser: z ^= z >> 30; z *= 0xBF58476D1CE4E5B9;
                                                  z ^= z >> 27; z *= 0x94D049BB133111EB; z ^= z >> 31
     key(purpose)         mix(hash(utterance_id) ^ hash(f"{purpose}/{seed}/{draw}/{modality}"))
+                         for "frame", draw is `position_draw` where a view states one, and with `shared_uniforms` the
+                         text that is hashed is f"frame/{seed}/{draw}"
     bits(purpose, n)     mix(key(purpose) + (n + 1) * 0x9E3779B97F4A7C15): output n of SplitMix64 seeded with the key
     uniform(position)    (bits("frame", position) >> 11) * 2**-53
-    dropped(position)    uniform(position) < r; the first and the last text position, [CLS] and [SEP], never are
+    dropped(position)    uniform(position) < r; the first and the last of token ids, [CLS] and [SEP], never are
 
 For a training draw r is itself drawn, for each utterance and modality: 0 if (bits("rate", 0) >> 11) * 2**-53 is below
 `complete_share`, else (bits("rate", 1) >> 40) * 2**-24, a number that float32 holds exactly.
 
 Uniforms do not depend on the rate: what is kept at 0.5 is kept at 0.1, and curves over rates are paired. r = 0 keeps
-all and r = 1 erases all, exactly.
+all and r = 1 erases all, exactly. Ready-made language features (`keep_ends=False`) have no end that is kept: they are
+contextual, so that the feature of [CLS] alone would tell what the erased words said. Even so, each step that is kept
+tells of its neighbours, which erasing token ids in front of the encoder does not allow.
 
     masks = make_masks(ViewSpec.evaluation(0.5, seed=0), utterances.utterance_id, utterances.lengths())
 """
@@ -26,6 +30,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +54,9 @@ class ViewSpec:
 
     rates: missing rate of text, audio, vision; None for a training draw, whose rates are drawn (paper, section 4.1).
     draw: which random copy; a training draw's is its epoch. complete_share: chance that a training draw leaves a
-    modality of an utterance whole.
+    modality of an utterance whole. position_draw: the copy whose uniforms decide what falls out at the rates of this
+    one; None: its own. shared_uniforms: one stream for all modalities, so that position t of all of them has the same
+    uniform (as published, reference.md D5); rates stay per modality.
     """
 
     seed: int
@@ -57,12 +64,16 @@ class ViewSpec:
     rates: tuple[float, float, float] | None = None
     protocol: str = "frame"
     complete_share: float = 0.5
+    position_draw: int | None = None
+    shared_uniforms: bool = False
 
     def __post_init__(self) -> None:
         if self.protocol != "frame":
             raise RefusedError(f"a view's protocol must be 'frame', got {self.protocol!r}")
         if self.seed < 0 or self.draw < 0:
             raise RefusedError(f"a view's seed and draw must be 0 or more, got {self.seed} and {self.draw}")
+        if self.position_draw is not None and self.position_draw < 0:
+            raise RefusedError(f"a view's position_draw must be 0 or more, got {self.position_draw}")
         if not 0 <= self.complete_share <= 1:
             raise RefusedError(f"a view's complete_share must lie within [0, 1], got {self.complete_share}")
         if self.rates is not None:
@@ -70,24 +81,49 @@ class ViewSpec:
                 raise RefusedError(f"a view's rates must be three numbers within [0, 1], got {self.rates}")
             text, audio, vision = (abs(float(rate)) for rate in self.rates)  # abs: -0.0 is 0.0
             object.__setattr__(self, "rates", (text, audio, vision))
+            if self.position_draw is not None:  # nothing else of such a view is drawn
+                object.__setattr__(self, "draw", self.position_draw)
+        if self.position_draw == self.draw:  # one way to say one thing, since equal views have equal ids
+            object.__setattr__(self, "position_draw", None)
 
     @classmethod
-    def evaluation(cls, rate: float, seed: int, protocol: str = "frame") -> ViewSpec:
+    def evaluation(cls, rate: float, seed: int, protocol: str = "frame", *, shared_uniforms: bool = False) -> ViewSpec:
         """The view in which every modality has the missing rate `rate`."""
-        return cls(seed=seed, rates=(rate, rate, rate), protocol=protocol)
+        return cls(seed=seed, rates=(rate, rate, rate), protocol=protocol, shared_uniforms=shared_uniforms)
 
     @classmethod
-    def training(cls, seed: int, draw: int, complete_share: float = 0.5, protocol: str = "frame") -> ViewSpec:
+    def training(
+        cls,
+        seed: int,
+        draw: int,
+        complete_share: float = 0.5,
+        protocol: str = "frame",
+        *,
+        position_draw: int | None = None,
+        shared_uniforms: bool = False,
+    ) -> ViewSpec:
         """Random copy number `draw`: every utterance and modality with a rate of its own."""
-        return cls(seed=seed, draw=draw, complete_share=complete_share, protocol=protocol)
+        return cls(
+            seed=seed,
+            draw=draw,
+            complete_share=complete_share,
+            protocol=protocol,
+            position_draw=position_draw,
+            shared_uniforms=shared_uniforms,
+        )
 
     @property
     def is_training(self) -> bool:
         return self.rates is None
 
     def to_dict(self) -> dict[str, object]:
-        """What the masks depend on, as JSON values."""
+        """What the masks depend on, as JSON values. What came later is left out where it says nothing new, so that the
+        ids of earlier views stand."""
         identity: dict[str, object] = {"protocol": self.protocol, "seed": int(self.seed), "draw": int(self.draw)}
+        if self.position_draw is not None:
+            identity["position_draw"] = int(self.position_draw)
+        if self.shared_uniforms:
+            identity["shared_uniforms"] = True
         if self.rates is None:
             return {**identity, "rates": None, "complete_share": float(self.complete_share)}
         return {**identity, "rates": list(self.rates)}
@@ -103,31 +139,55 @@ class Masks:
     """What N utterances keep of each modality.
 
     missing_rates: (N, 3) float32 of text, audio, vision. kept: per modality N sequences of bool, True where kept.
+    keep_ends: the first and the last text position cannot fall out.
     """
 
     missing_rates: NDArray[np.float32]
     kept: dict[Modality, Ragged]
+    keep_ends: bool = True
 
     def count_erased(self) -> dict[Modality, tuple[int, int]]:
         """Per modality: positions erased, and positions that could have been ([CLS] and [SEP] cannot)."""
-        counts: dict[Modality, tuple[int, int]] = {}
-        for modality, kept in self.kept.items():
-            erased = len(kept.values) - int(np.count_nonzero(kept.values))
-            erasable = int(np.maximum(kept.lengths - 2, 0).sum()) if modality == "text" else len(kept.values)
-            counts[modality] = (erased, erasable)
-        return counts
+        return {
+            modality: (len(kept.values) - int(np.count_nonzero(kept.values)), int(self._num_erasable(modality).sum()))
+            for modality, kept in self.kept.items()
+        }
+
+    def realised_rates(self, modality: Modality) -> NDArray[np.float32]:
+        """(N,) share of the positions that were erased, of those that could have been; 0 where there were none."""
+        kept = self.kept[modality]
+        num_kept = np.diff(np.concatenate([[0], np.cumsum(kept.values)])[kept.offsets])
+        return ((kept.lengths - num_kept) / np.maximum(self._num_erasable(modality), 1)).astype(np.float32)
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> Masks:
+        """Those of the utterances `rows`, in that order."""
+        return Masks(self.missing_rates[rows], {m: kept.take(rows) for m, kept in self.kept.items()}, self.keep_ends)
+
+    def _num_erasable(self, modality: Modality) -> NDArray[np.int64]:
+        lengths = self.kept[modality].lengths
+        return np.maximum(lengths - 2, 0) if modality == "text" and self.keep_ends else lengths
 
 
 def evaluation_views(config: CorruptionConfig, rates: Sequence[float] | None = None) -> list[ViewSpec]:
     """One view for each of `rates` (default: `config.rates`), by `config.mask_seed`."""
     chosen = config.rates if rates is None else rates
-    return [ViewSpec.evaluation(rate, config.mask_seed, config.protocol) for rate in chosen]
+    return [
+        ViewSpec.evaluation(rate, config.mask_seed, config.protocol, shared_uniforms=config.shared_uniforms)
+        for rate in chosen
+    ]
 
 
 def training_view(config: CorruptionConfig, seed: int, epoch: int) -> ViewSpec:
-    """What a run with `seed` trains on in `epoch`, counted from 0."""
-    draw = 0 if config.draws == "fixed" else epoch
-    return ViewSpec.training(seed, draw, config.complete_share, config.protocol)
+    """What a run with `seed` trains on in `epoch`, counted from 0. A fixed draw is the same for every `seed`."""
+    is_fixed = config.draws == "fixed"
+    return ViewSpec.training(
+        config.mask_seed if is_fixed else seed,
+        0 if is_fixed else epoch,
+        config.complete_share,
+        config.protocol,
+        position_draw=0 if config.draws == "fixed_positions" else None,
+        shared_uniforms=config.shared_uniforms,
+    )
 
 
 def training_views(config: CorruptionConfig, seed: int, epochs: int) -> list[ViewSpec]:
@@ -136,13 +196,19 @@ def training_views(config: CorruptionConfig, seed: int, epochs: int) -> list[Vie
     return [training_view(config, seed, epoch) for epoch in range(num_draws)]
 
 
-def make_masks(spec: ViewSpec, utterance_ids: Sequence[str], lengths: Lengths) -> Masks:
-    """The masks of one view for N utterances; lengths: per modality (N,) steps before padding."""
-    return make_many_masks([spec], utterance_ids, lengths)[0]
+def make_masks(spec: ViewSpec, utterance_ids: Sequence[str], lengths: Lengths, *, keep_ends: bool = True) -> Masks:
+    """The masks of one view for N utterances.
+
+    lengths: per modality (N,) steps before padding. keep_ends: text is token ids, whose [CLS] and [SEP] stay; False
+    for language features, any step of which may fall out.
+    """
+    return make_many_masks([spec], utterance_ids, lengths, keep_ends=keep_ends)[0]
 
 
-def make_many_masks(specs: Sequence[ViewSpec], utterance_ids: Sequence[str], lengths: Lengths) -> list[Masks]:
-    """`make_masks` for each of `specs`; those of equal seed and draw share the cost of their uniforms."""
+def make_many_masks(
+    specs: Sequence[ViewSpec], utterance_ids: Sequence[str], lengths: Lengths, *, keep_ends: bool = True
+) -> list[Masks]:
+    """`make_masks` for each of `specs`; those of equal uniforms share their cost."""
     hashes = np.array([_hash(name) for name in utterance_ids], np.uint64)
     sizes = {modality: np.asarray(lengths[modality], np.int64) for modality in MODALITIES}
     for modality, size in sizes.items():
@@ -151,22 +217,23 @@ def make_many_masks(specs: Sequence[ViewSpec], utterance_ids: Sequence[str], len
     kept = [
         {m: Ragged.from_lengths(np.empty(int(size.sum()), np.bool_), size) for m, size in sizes.items()} for _ in specs
     ]
-    streams: dict[tuple[int, int], list[int]] = {}
+    streams: dict[tuple[int, int, bool], list[int]] = {}
     for index, spec in enumerate(specs):
-        streams.setdefault((spec.seed, spec.draw), []).append(index)
-    for (seed, draw), members in streams.items():
+        draw = spec.draw if spec.position_draw is None else spec.position_draw
+        streams.setdefault((spec.seed, draw, spec.shared_uniforms), []).append(index)
+    for (seed, draw, is_shared), members in streams.items():
         for column, modality in enumerate(MODALITIES):
-            keys = _keys("frame", seed, draw, modality, hashes)
+            keys = _keys(f"frame/{seed}/{draw}" if is_shared else f"frame/{seed}/{draw}/{modality}", hashes)
             thresholds = [np.ceil(rates[index][:, column] * 2.0**53).astype(np.uint64) for index in members]
             is_uniform = [specs[index].rates is not None for index in members]
             outputs = [kept[index][modality].values for index in members]
             _fill(keys, kept[members[0]][modality].offsets, thresholds, is_uniform, outputs)
-    for masks in kept:
+    for masks in kept if keep_ends else []:
         text = masks["text"]
         spoken = text.lengths > 0
         text.values[text.offsets[:-1][spoken]] = True
         text.values[text.offsets[1:][spoken] - 1] = True
-    return [Masks(rate.astype(np.float32), masks) for rate, masks in zip(rates, kept, strict=True)]
+    return [Masks(rate.astype(np.float32), masks, keep_ends) for rate, masks in zip(rates, kept, strict=True)]
 
 
 def _fill(
@@ -213,15 +280,15 @@ def _missing_rates(spec: ViewSpec, hashes: NDArray[np.uint64]) -> NDArray[np.flo
     limit = np.uint64(math.ceil(spec.complete_share * 2**53))
     columns = []
     for modality in MODALITIES:
-        keys = _keys("rate", spec.seed, spec.draw, modality, hashes)
+        keys = _keys(f"rate/{spec.seed}/{spec.draw}/{modality}", hashes)
         is_complete = _mix(keys + _GOLDEN) >> np.uint64(11) < limit
         drawn = (_mix(keys + _GOLDEN + _GOLDEN) >> np.uint64(40)) * 2.0**-24
         columns.append(np.where(is_complete, 0.0, drawn))
     return np.stack(columns, axis=1)
 
 
-def _keys(purpose: str, seed: int, draw: int, modality: Modality, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    return _mix(hashes ^ np.uint64(_hash(f"{purpose}/{seed}/{draw}/{modality}")))
+def _keys(stream: str, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    return _mix(hashes ^ np.uint64(_hash(stream)))
 
 
 def _hash(text: str) -> int:

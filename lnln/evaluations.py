@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from lnln.config import CorruptionConfig, fingerprint
 from lnln.corruption import ViewSpec, evaluation_views
@@ -18,6 +18,13 @@ from lnln.data.schema import Split
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.metrics import TITLES, metric_names
+
+Selection = Literal["validation", "published"]
+SELECTIONS: tuple[Selection, ...] = ("validation", "published")
+# The note of every evaluation by `published` selection (reference.md D1).
+PUBLISHED_SELECTION = (
+    "selected on test at rate 0.5, each metric from its own epoch, as published; not comparable with the rest"
+)
 
 # Printed as they are; all others are shares, printed in percent.
 PLAIN_NUMBERS = ("mae", "corr")
@@ -53,6 +60,7 @@ class ViewScores:
     """One view: all modalities at `missing_rate`, masks drawn from `mask_seed`.
 
     collapse_share: share of the utterances that got the most frequent predicted class (1: the model says one thing).
+    mean_completeness: None for a model that does not estimate it, and where several epochs' weights made the scores.
     """
 
     view_id: str
@@ -60,7 +68,7 @@ class ViewScores:
     mask_seed: int
     scores: dict[str, float]
     collapse_share: float
-    mean_completeness: float
+    mean_completeness: float | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,9 @@ class Evaluation:
     mean: plain mean over the rates (the paper's overall figure), intervals: of that mean, by resampling utterances.
     rate_intervals: the same for each rate, in the order of `rates`. baselines: what needs no model, on the same labels;
     margins: how much better the model's mean is than a baseline (positive: better), resampled together.
+    selection: on what the weights were selected; with `published` on test, and `epochs` says for each metric which
+    epoch's weights made its scores. note: what must be said wherever the scores are shown, else empty.
+    absent_modalities: those that no utterance had that the model was trained on.
     """
 
     evaluation_id: str
@@ -94,6 +105,15 @@ class Evaluation:
     predictions: dict[str, Any]
     bootstrap: dict[str, int]
     code_version: str
+    selection: Selection = "validation"
+    epochs: dict[str, int] = field(default_factory=dict)
+    note: str = ""
+    absent_modalities: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The name, marked where test took part in the selection."""
+        return f"{self.name} (selected on test)" if self.selection == "published" else self.name
 
     def metrics(self) -> list[str]:
         """The metrics of this label range, in the order of the field's tables."""
@@ -110,7 +130,7 @@ class Evaluation:
         return rows
 
     def rows(self) -> list[dict[str, str]]:
-        """The table as text: one row per missing rate, the mean, its interval, the baselines; keys are the columns."""
+        """The table as text, by column: a row per missing rate, the mean, its interval, the baselines, `epochs`."""
         table = []
         for rate, scores in zip(self.rates, self.by_rate(), strict=True):
             table.append({"missing rate": f"{rate:g}", **self._cells(scores)})
@@ -121,6 +141,9 @@ class Evaluation:
         for baseline, title in BASELINE_TITLES.items():
             if baseline in self.baselines:
                 table.append({"missing rate": title, **self._cells(self.baselines[baseline])})
+        if self.selection == "published":
+            epochs = {metric: str(self.epochs[metric]) for metric in self.metrics()}
+            table.append({"missing rate": "epoch, selected on test", **self._named(epochs)})
         return table
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,6 +156,7 @@ class Evaluation:
         values["label_range"] = tuple(values["label_range"])
         values["rates"] = tuple(values["rates"])
         values["mask_seeds"] = tuple(values["mask_seeds"])
+        values["absent_modalities"] = tuple(values.get("absent_modalities", ()))
         values["views"] = tuple(ViewScores(**view) for view in values["views"])
         values["intervals"] = {metric: Interval(**entry) for metric, entry in values["intervals"].items()}
         values["rate_intervals"] = {
@@ -183,6 +207,10 @@ def evaluation_specs(
 def find_evaluation(
     store: Store, folder: str, weights_sha256: str, manifest_digest: str, corruption: CorruptionConfig
 ) -> Evaluation | None:
-    """The test evaluation in `folder` over the rates and masks of the config, if it was made."""
+    """The test evaluation in `folder` over the rates and masks of the config, if it was made.
+
+    Of weights selected on validation: others are known by the weights of several epochs and never found here.
+    """
     view_ids = [spec.view_id for spec in evaluation_specs(corruption)]
-    return read_evaluation(store, folder, evaluation_id(weights_sha256, manifest_digest, "test", view_ids))
+    found = read_evaluation(store, folder, evaluation_id(weights_sha256, manifest_digest, "test", view_ids))
+    return found if found is not None and found.selection == "validation" else None

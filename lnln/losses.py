@@ -17,17 +17,20 @@ from torch.nn import functional
 
 from lnln.batches import Batch
 from lnln.config import LossConfig
-from lnln.models.lnln import Output
+from lnln.models.output import Output
 
 
 def loss_terms(output: Output, batch: Batch, config: LossConfig) -> dict[str, Float[Tensor, " B"]]:
-    """Every term that `output` allows, unweighted; without the complete pass that is completeness and sentiment.
+    """Every term that `output` allows, unweighted; without the complete pass that is completeness and sentiment, and
+    a model that estimates no completeness has no such term.
 
     completeness: squared difference to 1 - missing rate of text (eq. 6). adversarial: cross-entropy over the tokens of
     both classes (eq. 10). reconstruction: mean squared difference over all tokens (eq. 12). sentiment: eq. 13, or
     another distance; 0 for an utterance without a label.
     """
-    terms = {"completeness": (output.completeness.float() - (1 - batch.missing_rates[:, 0])) ** 2}
+    terms: dict[str, Tensor] = {}
+    if output.completeness is not None:
+        terms["completeness"] = (output.completeness.float() - (1 - batch.missing_rates[:, 0])) ** 2
     if output.discriminator_logits is not None:
         logits = output.discriminator_logits.float()
         classes = logits.new_zeros(logits.shape[:2], dtype=torch.long)
@@ -36,6 +39,8 @@ def loss_terms(output: Output, batch: Batch, config: LossConfig) -> dict[str, Fl
     if output.reconstructed is not None and output.reconstruction_target is not None:
         difference = output.reconstructed.float() - output.reconstruction_target.float()
         terms["reconstruction"] = (difference**2).mean(dim=(1, 2))
+    elif output.reconstruction_error is not None:
+        terms["reconstruction"] = output.reconstruction_error
     terms["sentiment"] = _distance(output.sentiment.float(), batch.label, config.sentiment_distance)
     return terms
 

@@ -9,6 +9,7 @@ A sentence is an utterance without audio and vision, and the prediction says so.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -54,7 +55,8 @@ class Prediction:
     """What the model says of one utterance.
 
     sentiment: in the units of the corpus's labels. label_text: the same in words. completeness: the model's estimate of
-    1 - missing rate of text. missing: modalities that the utterance lacks. notes: what was done to the input.
+    1 - missing rate of text, None where it makes none. missing: modalities that the utterance lacks. notes: what was
+    done to the input.
     label: the known one, where there is one.
     """
 
@@ -62,7 +64,7 @@ class Prediction:
     text: str | None
     sentiment: float
     label_text: str
-    completeness: float
+    completeness: float | None
     missing: tuple[Modality, ...]
     notes: tuple[str, ...] = ()
     label: float | None = None
@@ -80,12 +82,9 @@ class Predictor:
         self.label_range: tuple[float, float] = tuple(opened.features["label_range"])
         self._spec = from_dict(FeatureSpec, opened.features["spec"], where="features.json spec.")
         self._model = opened.load().eval()
-        sizes = self._model.sizes
-        self._limits: dict[Modality, int] = {
-            "text": sizes.text.max_length,
-            "audio": sizes.audio.max_length,
-            "vision": sizes.vision.max_length,
-        }
+        # Most steps of each modality; any number of one that the model does not read.
+        limits: dict[str, int] = self._model.limits  # type: ignore[assignment]
+        self._limits: dict[Modality, int] = {m: limits.get(m, sys.maxsize) for m in MODALITIES}
 
     @classmethod
     def open(cls, store: Store, reference: str) -> Predictor:
@@ -108,7 +107,7 @@ class Predictor:
             utterance_id=[f"sentence {number}" for number in range(1, len(texts) + 1)],
             raw_text=[_plain(text) for text in texts],
             label=np.full(len(texts), np.nan, np.float32),
-            text_ids=Ragged.from_lengths(np.concatenate([np.empty(0, np.int32), *rows]), [len(row) for row in rows]),
+            text=Ragged.from_lengths(np.concatenate([np.empty(0, np.int32), *rows]), [len(row) for row in rows]),
             audio=_no_frames(len(texts), self._spec.audio_dim),
             vision=_no_frames(len(texts), self._spec.vision_dim),
         )
@@ -122,6 +121,8 @@ class Predictor:
         except OSError as error:
             raise RefusedError(f"cannot read {path}: {error.strerror or error}") from error
         dims: dict[Modality, int] = {"audio": self._spec.audio_dim, "vision": self._spec.vision_dim}
+        if self._spec.text_dim:
+            dims["text"] = self._spec.text_dim
         return self.predict_utterances(decode_shard(data, dims, name=str(path)))
 
     def predict_utterances(self, utterances: Utterances) -> list[Prediction]:
@@ -137,7 +138,7 @@ class Predictor:
                 text=utterances.raw_text[i],
                 sentiment=float(sentiment[i]),
                 label_text=describe(float(sentiment[i]), self.label_range),
-                completeness=float(completeness[i]),
+                completeness=None if completeness is None else float(completeness[i]),
                 missing=tuple(m for m in MODALITIES if lengths[m][i] == 0),
                 notes=sum((_cut_note(m, int(lengths[m][i]), self._limits[m]) for m in MODALITIES), ()),
                 label=None if np.isnan(utterances.label[i]) else float(utterances.label[i]),
@@ -145,13 +146,14 @@ class Predictor:
             for i in range(len(utterances))
         ]
 
-    def _forward(self, utterances: Utterances) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(N,) sentiment and completeness; in batches of similar length."""
+    def _forward(self, utterances: Utterances) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """(N,) sentiment and, where the model estimates it, completeness; in batches of similar length."""
         import torch
 
         from lnln.batches import to_inputs
 
         sentiment, completeness = np.empty(len(utterances), np.float32), np.empty(len(utterances), np.float32)
+        is_estimated = True
         steps = np.stack([utterances.lengths()[modality] for modality in MODALITIES]).sum(axis=0)
         order = np.argsort(steps, kind="stable")
         with torch.inference_mode():
@@ -159,13 +161,16 @@ class Predictor:
                 rows = order[start : start + BATCH_SIZE]
                 output = self._model(to_inputs(utterances.take(rows), self._limits))
                 sentiment[rows] = output.sentiment.float().numpy()
-                completeness[rows] = output.completeness.float().numpy()
+                if output.completeness is None:
+                    is_estimated = False
+                else:
+                    completeness[rows] = output.completeness.float().numpy()
         wrong = np.flatnonzero(~np.isfinite(sentiment))
         if len(wrong):
             raise RefusedError(
                 f"{self.opened.reference} has no finite answer to {utterances.utterance_id[wrong[0]]!r}; train it again"
             )
-        return sentiment, completeness
+        return sentiment, completeness if is_estimated else None
 
     def _tokenize(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         path = self.opened.folder / "tokenizer.json"
@@ -176,22 +181,26 @@ class Predictor:
         return wordpiece.encode([_plain(text)[:MAX_CHARACTERS] for text in texts], path.read_bytes())
 
     def _check(self, utterances: Utterances) -> None:
-        for modality, dim in (("audio", self._spec.audio_dim), ("vision", self._spec.vision_dim)):
-            frames = utterances.audio if modality == "audio" else utterances.vision
-            if frames.values.shape[1] != dim:
+        spec = self._spec
+        dims: dict[Modality, int] = {"text": spec.text_dim, "audio": spec.audio_dim, "vision": spec.vision_dim}
+        for modality, dim in dims.items():
+            frames = utterances.sequences(modality)
+            got = frames.values.shape[1] if frames.values.ndim == 2 else 0  # ids have none
+            if got != dim:
                 raise RefusedError(
-                    f"{self.opened.reference} takes {modality} of {dim} dimensions, got {frames.values.shape[1]}; "
+                    f"{self.opened.reference} takes {modality} of {dim} dimensions, got {got}; "
                     f"use the extractor it was trained with"
                 )
-            wrong = np.flatnonzero(~np.isfinite(frames.values).all(axis=1))
+            is_finite = np.isfinite(frames.values)
+            wrong = np.flatnonzero(~is_finite.all(axis=tuple(range(1, is_finite.ndim))))
             if len(wrong):
                 row = int(np.searchsorted(frames.offsets, wrong[0], side="right")) - 1
                 raise RefusedError(
                     f"utterance {utterances.utterance_id[row]!r} has {modality} values that are not finite; "
                     f"import it with `lnln import`, which replaces them"
                 )
-        ids, size = utterances.text_ids.values, self._spec.vocabulary_size
-        if len(ids) and not (ids.min() >= 0 and ids.max() < size):
+        ids, size = utterances.text.values, spec.vocabulary_size
+        if not spec.text_dim and len(ids) and not (ids.min() >= 0 and ids.max() < size):
             raise RefusedError(
                 f"{self.opened.reference} knows text ids 0 to {size - 1}, got {ids.min()} to {ids.max()}; "
                 f"the text was split by another tokenizer"

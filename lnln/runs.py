@@ -3,13 +3,14 @@
 runs/<run_id>/run.json        what the run is: config, corpus, features, views; written first
 runs/<run_id>/ray/            Ray's checkpoints
 runs/<run_id>/history.json    one entry per finished epoch, while it trains
-runs/<run_id>/model/          the selected model
+runs/<run_id>/model/          the model selected on validation
+runs/<run_id>/selected-on-test/   with `train.selection: published`: weights by epoch, see `selected_on_test`
 runs/<run_id>/result.json     last; a run without it is unfinished
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,10 @@ from lnln.data.manifest import FeatureManifest
 from lnln.data.store import Store
 from lnln.data.verify import is_intact
 from lnln.errors import RefusedError
+from lnln.metrics import higher_is_better
+
+# Where the published code selects: at this missing rate of the test split (reference.md D1).
+SELECTION_RATE = 0.5
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Run:
     folder: under the store. view_ids: of `validation` and `training`. score: mean validation MAE over
     `config.corruption.validation_rates` at best_epoch (from 1). validation: metrics by missing rate at that epoch.
     history: per epoch its loss terms, learning rate, seconds, validation scores. files: of `<folder>/model/`, each with
-    `sha256` and `num_bytes`.
+    `sha256` and `num_bytes`. absent_modalities: those that no utterance of the training split has.
     """
 
     run_id: str
@@ -49,6 +54,7 @@ class Run:
     num_workers: int
     seconds: float
     versions: dict[str, str]
+    absent_modalities: tuple[str, ...] = ()
 
 
 def run_folder(run_id: str) -> str:
@@ -125,12 +131,66 @@ def damaged_run_files(store: Store, run: Run) -> list[str]:
     ]
 
 
+def selected_on_test(history: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """For each metric the epoch (from 1) that is best on test at SELECTION_RATE, the first of equals.
+
+    Empty but for a run with `train.selection: published`: only that looks at test, for comparison with tables that
+    were selected so (reference.md D1). The published code never keeps epoch 1 (D7), which trains at rate 0 there.
+    """
+    best: dict[str, Mapping[str, Any]] = {}
+    for record in history:
+        for metric, value in record.get("test", {}).items():
+            gain = value - best[metric]["test"][metric] if metric in best else None
+            if gain is None or (gain > 0 if higher_is_better(metric) else gain < 0):
+                best[metric] = record
+    return {metric: int(record["epoch"]) for metric, record in best.items()}
+
+
+def selection_folder(folder: str) -> str:
+    """Where the run in `folder` keeps the weights of the epochs of `selected_on_test`."""
+    return f"{folder}/selected-on-test"
+
+
+def selection_file(epoch: int) -> str:
+    """Named by the epoch, so that a run that was killed overwrites what it wrote before when it continues."""
+    return f"epoch-{epoch:04d}.safetensors"
+
+
+def selection_weights(run: Run) -> dict[int, dict[str, Any]]:
+    """Of each epoch that a metric was selected at: `sha256` and `num_bytes` of its file of weights."""
+    entries = {record["epoch"]: record["selection_weights"] for record in run.history if "selection_weights" in record}
+    return {epoch: entries[epoch] for epoch in sorted(set(selected_on_test(run.history).values()))}
+
+
+def damaged_selection_weights(store: Store, run: Run) -> list[str]:
+    """Paths in the store of those of `selection_weights` that are missing or not as they were written."""
+    paths = {
+        f"{selection_folder(run.folder)}/{selection_file(epoch)}": entry
+        for epoch, entry in selection_weights(run).items()
+    }
+    return [
+        path
+        for path, entry in paths.items()
+        if not is_intact(store, path, int(entry["num_bytes"]), str(entry["sha256"]))
+    ]
+
+
+def absence(corpus: str, absent: Sequence[str]) -> str:
+    """What is said of modalities that no training utterance has."""
+    is_one = len(absent) == 1
+    return (
+        f"{' and '.join(absent)} {'is' if is_one else 'are'} absent from every utterance of the training split of "
+        f"{corpus}; trained without {'it' if is_one else 'them'}"
+    )
+
+
 def _decode(run_id: str, made: Mapping[str, Any], result: Mapping[str, Any], where: str) -> Run:
     made_by = ("corpus", "feature_id", "manifest_digest", "view_ids", "code_version")
     ended_as = ("best_epoch", "score", "validation", "history", "files", "num_parameters", "num_workers", "seconds")
     try:
         values: dict[str, Any] = {key: made[key] for key in made_by}
         values |= {key: result[key] for key in (*ended_as, "versions")}
+        values["absent_modalities"] = tuple(result.get("absent_modalities", ()))
         config = Config.from_dict(made["config"])
         return Run(run_id, run_folder(run_id), config=config, **values)
     except (KeyError, TypeError, AttributeError) as error:

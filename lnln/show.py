@@ -34,11 +34,14 @@ def corpus(console: Console, manifest: FeatureManifest) -> None:
         lines.append("This corpus is synthetic: scores on it say nothing about people.")
     if manifest.source.get("published_as"):
         lines.append(f"Recognised as the published file {manifest.source['published_as']}.")
+    for modality in manifest.absent_modalities():
+        lines.append(f"{modality}: absent from the whole training split; a model can learn nothing from it.")
     cleaned = {m: counts for m, counts in manifest.cleaned.items() if any(counts.values())}
     for modality, counts in cleaned.items():
         said = " and ".join(f"{count:,} {kind.removeprefix('num_')}" for kind, count in counts.items() if count)
         lines.append(f"{modality}: {said} values were set to 0.")
-    console.result(to_dict(manifest), table=table(columns, rows), lines=lines)
+    value = {**to_dict(manifest), "absent_modalities": list(manifest.absent_modalities())}
+    console.result(value, table=table(columns, rows), lines=lines)
 
 
 def views(console: Console, name: str, made: Sequence[ViewManifest]) -> None:
@@ -55,16 +58,18 @@ def views(console: Console, name: str, made: Sequence[ViewManifest]) -> None:
 
 def run(console: Console, finished: Run, *, was_finished: bool) -> None:
     """was_finished: it had been trained before this call, which then did nothing."""
+    from lnln.runs import absence
+
     rows = [[rate, f"{scores['mae']:.3f}", f"{scores['corr']:.3f}"] for rate, scores in finished.validation.items()]
-    value = {
-        key: to_dict(getattr(finished, key))
-        for key in ("run_id", "corpus", "score", "best_epoch", "validation", "history", "num_parameters", "seconds")
-    }
+    shown = ("run_id", "corpus", "score", "best_epoch", "validation", "history", "num_parameters", "seconds")
+    value = {key: to_dict(getattr(finished, key)) for key in (*shown, "absent_modalities")}
     lines = [
         f"run {finished.run_id}{' finished before' if was_finished else ''}: mean validation MAE "
         f"{finished.score:.4f} at epoch {finished.best_epoch}, {finished.num_parameters:,} parameters, "
         f"{finished.seconds:.0f} s",
     ]
+    if finished.absent_modalities:
+        lines.append(absence(finished.corpus, finished.absent_modalities))
     console.result(value, table=table(["missing rate", "MAE", "Corr"], rows, "validation"), lines=lines)
 
 
@@ -84,8 +89,13 @@ def study(console: Console, value: dict[str, Any], rows: Sequence[dict[str, str]
 
 def evaluation(console: Console, made: Evaluation) -> None:
     rows = made.rows()
-    title = f"{made.name} on {made.corpus} {made.split}, {made.num_labelled} labelled utterances"
+    title = f"{made.title} on {made.corpus} {made.split}, {made.num_labelled} labelled utterances"
     lines = [f"evaluation {made.evaluation_id}"]
+    if made.note:
+        title = f"{title}\n{made.note}"
+        lines.append(f"These scores are {made.note}.")
+    if made.absent_modalities:
+        lines.append(f"The model was trained without {' and '.join(made.absent_modalities)}: no utterance had it.")
     if made.synthetic:
         lines.append("This corpus is synthetic: its scores say nothing about people.")
     console.result(made.to_dict(), table=table(list(rows[0]), [list(row.values()) for row in rows], title), lines=lines)
@@ -110,7 +120,7 @@ def predictions(console: Console, rows: Sequence[dict[str, Any]]) -> None:
             f"{row['sentiment']:+.2f}",
             row["label_text"],
             "" if row["label"] is None else f"{row['label']:+.2f}",
-            f"{row['completeness']:.2f}",
+            "-" if row["completeness"] is None else f"{row['completeness']:.2f}",
             ", ".join(row["missing"]) or "nothing",
         ]
         for row in rows

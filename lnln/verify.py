@@ -11,7 +11,7 @@ from lnln.data.store import Store
 from lnln.data.verify import damaged_shards
 from lnln.errors import RefusedError
 from lnln.model_store import PublishedModel, damaged_files, list_models, resolve
-from lnln.runs import damaged_run_files, load_run, run_folder
+from lnln.runs import damaged_run_files, damaged_selection_weights, load_run, run_folder, selection_weights
 
 
 def verify(store: Store, name: str | None = None) -> dict[str, int]:
@@ -73,4 +73,6 @@ def _run(store: Store, run_id: str, counts: Counter[str]) -> list[str]:
     run = load_run(store, run_id)
     counts["runs"] += 1
     counts["model files"] += len(run.files)
-    return damaged_run_files(store, run)
+    if kept := selection_weights(run):
+        counts["weights selected on test"] += len(kept)
+    return [*damaged_run_files(store, run), *damaged_selection_weights(store, run)]

@@ -74,13 +74,14 @@ def corrupt(store: Store, corpus: str, config: Config, client: Client | None = N
 
 
 def view_specs(config: Config) -> list[ViewSpec]:
-    """Every view that `config` names: evaluation and validation rates, then the training draws to be stored."""
+    """Every view that `config` names, once: evaluation and validation rates, then the training draws to be stored."""
     rates = sorted({*config.corruption.rates, *config.corruption.validation_rates})
     num_draws = min(config.train.epochs, config.corruption.num_stored_draws)
-    return [
+    views = [
         *evaluation_views(config.corruption, rates),
         *training_views(config.corruption, config.train.seed, num_draws),
     ]
+    return list(dict.fromkeys(views))
 
 
 def view_splits(features: FeatureManifest, spec: ViewSpec) -> list[Split]:
@@ -103,6 +104,7 @@ def plan_views(store: Store, features: FeatureManifest, specs: Sequence[ViewSpec
                     "split": split,
                     "shard": shard,
                     "specs": group,
+                    "keep_ends": not features.text_dim,
                     "folders": [view_folder(features.corpus, features.feature_id, spec.view_id) for spec in group],
                 }
                 name = f"{split} {number}, views {first} to {first + len(group) - 1}"
@@ -111,13 +113,17 @@ def plan_views(store: Store, features: FeatureManifest, specs: Sequence[ViewSpec
 
 
 def mask_shard(
-    store: Store, split: Split, shard: ShardEntry, specs: Sequence[ViewSpec], folders: Sequence[str]
+    store: Store, split: Split, shard: ShardEntry, specs: Sequence[ViewSpec], keep_ends: bool, folders: Sequence[str]
 ) -> list[MaskedShard]:
-    """Write the masks of one feature shard for each of `specs` to the view folder beside it in `folders`."""
+    """Write the masks of one feature shard for each of `specs` to the view folder beside it in `folders`.
+
+    keep_ends: as `make_many_masks`.
+    """
     utterance_ids, lengths = read_lengths(store, shard)
+    made = make_many_masks(specs, utterance_ids, lengths, keep_ends=keep_ends)
     return [
         MaskedShard(write_view_shard(store, folder, split, utterance_ids, masks), masks.count_erased())
-        for folder, masks in zip(folders, make_many_masks(specs, utterance_ids, lengths), strict=True)
+        for folder, masks in zip(folders, made, strict=True)
     ]
 
 

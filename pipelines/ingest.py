@@ -31,12 +31,11 @@ from lnln.data.manifest import (
     list_corpora,
     read_features,
 )
-from lnln.data.mmsa import MmsaCorpus, read_mmsa
+from lnln.data.mmsa import MmsaCorpus, TextForm, no_ids, read_mmsa
 from lnln.data.sample import make_sample
 from lnln.data.schema import MODALITIES, SPLITS, Ragged, Split, Utterances
-from lnln.data.shards import write_shard
+from lnln.data.shards import iterate_shards, write_shard
 from lnln.data.store import Store
-from lnln.data.verify import damaged_shards
 from lnln.errors import RefusedError
 from lnln.progress import bar
 from pipelines.execute import run
@@ -55,8 +54,13 @@ SHARD_BYTES = 48 << 20
 _STATISTICS_BLOCK = 1 << 16
 
 
-def import_corpus(store: Store, path: Path, corpus: str, client: Client | None = None) -> FeatureManifest:
+def import_corpus(
+    store: Store, path: Path, corpus: str, client: Client | None = None, *, text: TextForm | None = None
+) -> FeatureManifest:
     """The features of the MMSA pickle at `path`, as corpus `corpus` of the store, and from now on the ones in use.
+
+    text: `ids` or `features` (the language features of the array `text`); None takes ids where the file has any. The
+    features of either form have a feature_id of their own, since models of the one cannot read the other.
 
     RefusedError where the pickle or the corpus's name is refused, or shards cannot be written.
     """
@@ -67,13 +71,17 @@ def import_corpus(store: Store, path: Path, corpus: str, client: Client | None =
 
     def read() -> MmsaCorpus:
         with bar(f"read {path.name}", 1) as advance:
-            source = read_mmsa(path)
+            source = read_mmsa(path, text)
             advance()
         if source.source["sha256"] != sha256:
             raise RefusedError(f"{path} changed while it was read; import it again once it is whole")
         return source
 
-    return _import(store, corpus, _feature_id(sha256), read, client)
+    feature_id = _feature_id(sha256, text)
+    there = _whole_features(store, corpus, feature_id)
+    if text == "ids" and there is not None and there.text_dim:
+        raise no_ids(path)
+    return _import(store, corpus, feature_id, there, read, client)
 
 
 def import_sample(store: Store, corpus: str = "sample", client: Client | None = None) -> FeatureManifest:
@@ -87,7 +95,8 @@ def import_sample(store: Store, corpus: str = "sample", client: Client | None = 
             f"corpus {corpus!r} of {store.url} is not synthetic; give the sample another name, or import a pickle"
         )
     source = make_sample()
-    return _import(store, corpus, _feature_id(source.source["sha256"]), lambda: source, client)
+    feature_id = _feature_id(source.source["sha256"])
+    return _import(store, corpus, feature_id, _whole_features(store, corpus, feature_id), lambda: source, client)
 
 
 def plan_import(store: Store, folder: str, source: MmsaCorpus) -> Plan:
@@ -104,19 +113,23 @@ def plan_import(store: Store, folder: str, source: MmsaCorpus) -> Plan:
     return Plan(f"import {folder.partition('/')[0]}", tuple(jobs))
 
 
-def _feature_id(sha256: str) -> str:
-    return fingerprint({"source": sha256, "import": IMPORT_VERSION})
+def _feature_id(sha256: str, text: TextForm | None = None) -> str:
+    """Equal for `ids` and None: they are read alike wherever `ids` is not refused."""
+    form = {"text": text} if text == "features" else {}
+    return fingerprint({"source": sha256, "import": IMPORT_VERSION, **form})
 
 
 def _import(
     store: Store,
     corpus: str,
     feature_id: str,
+    there: FeatureManifest | None,
     read: Callable[[], MmsaCorpus],
     client: Client | None,
 ) -> FeatureManifest:
+    """there: the features as they were found, None where they have to be made of what `read` returns."""
     folder = feature_folder(corpus, feature_id)
-    if (there := _whole_features(store, corpus, feature_id)) is not None:
+    if there is not None:
         log.info("%s is already there", folder)
         return commit_features(store, there)  # perhaps not the ones in use
     source = read()
@@ -139,7 +152,7 @@ def _import(
         statistics={
             modality: _statistics(source.splits["train"].sequences(modality))
             for modality in MODALITIES
-            if modality != "text"
+            if modality in source.dims
         },
         cleaned=source.cleaned,
         splits={split: entry for split, entry in splits.items() if entry.shards},
@@ -149,20 +162,21 @@ def _import(
 
 
 def _whole_features(store: Store, corpus: str, feature_id: str) -> FeatureManifest | None:
-    """The features, if they are there and every shard is whole; else what is there no longer counts as features."""
+    """The features, if they are there and every shard can be read; else what is there no longer counts as features."""
     path = f"{feature_folder(corpus, feature_id)}/manifest.json"
     if not store.exists(path):
         return None
     try:
         manifest = read_features(store, corpus, feature_id)
-        damaged = damaged_shards(store, manifest)
+        # Decoded, and not only weighed, so that every refusal which asks for an import is mended by one.
+        for split in manifest.splits:
+            for _ in iterate_shards(store, manifest, split):
+                pass
     except RefusedError as error:
-        manifest, damaged = None, [str(error)]
-    if not damaged:
-        return manifest
-    log.warning("%s is damaged (%s): importing it again", feature_folder(corpus, feature_id), damaged[0])
-    store.remove(path)
-    return None
+        log.warning("%s is damaged (%s): importing it again", feature_folder(corpus, feature_id), error)
+        store.remove(path)
+        return None
+    return manifest
 
 
 def _split_entry(plan: Plan, shards: list[ShardEntry], split: Split) -> SplitEntry:
@@ -195,7 +209,7 @@ def _rows(utterances: Utterances, first: int, last: int) -> Utterances:
         utterance_id=utterances.utterance_id[first:last],
         raw_text=utterances.raw_text[first:last],
         label=utterances.label[first:last],
-        text_ids=cut(utterances.text_ids),
+        text=cut(utterances.text),
         audio=cut(utterances.audio),
         vision=cut(utterances.vision),
         modality_labels={modality: labels[first:last] for modality, labels in utterances.modality_labels.items()},

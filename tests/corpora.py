@@ -52,6 +52,20 @@ def mmsa_content(num: tuple[int, int, int] = (40, 12, 14), seed: int = 0) -> dic
     return {split: mmsa_split(n, 3 * seed + i) for i, (split, n) in enumerate(zip(SPLITS, num, strict=True))}
 
 
+def with_text_features(
+    content: dict[str, dict[str, Any]], dim: int = 6, *, only: bool = True
+) -> dict[str, dict[str, Any]]:
+    """`content` with language features `text` of width `dim`; without token ids and transcripts where they are all."""
+    for number, split in enumerate(content.values()):
+        is_real = split["text_bert"][:, 1].astype(bool)
+        random = np.random.default_rng(number)
+        features = random.normal(split["regression_labels"][:, None, None], 1, (*is_real.shape, dim))
+        split["text"] = (features * is_real[:, :, None]).astype(np.float32)
+        if only:
+            del split["text_bert"], split["raw_text"]
+    return content
+
+
 def mmsa_pickle(path: Path, *, num: tuple[int, int, int] = (40, 12, 14), seed: int = 0) -> Path:
     """An MMSA pickle of `mmsa_content` at `path`."""
     path.write_bytes(pickle.dumps(mmsa_content(num, seed)))

@@ -4,11 +4,14 @@
     python -m tests.oracle metrics FILE.json     # predictions, labels and the published metric code's results
 
 One line per output, intermediate, loss and group of gradients: largest difference, tolerance, verdict. Exit code 0
-when all are within, 1 when one is not, 2 for a wrong call. A case without weights of its own uses train_b6's.
+when all are within, 1 when one is not, 2 for a wrong call, among which cases that do not say what is needed. Sizes are
+read from the weights; numbers of heads, loss weights and the optimizer's rate from `args`. A case without weights of
+its own uses those of a case with the same `args.model`, train_b6's if that is one.
 
-Tolerances: 1e-5 absolute on outputs, intermediates and losses; 1e-4 relative, by norm, on each gradient. A gradient
-that is zero but for rounding (a key's bias cannot change a softmax; here: under 1e-6 of the norm of all gradients
-together) has no relative error to speak of and is compared with 1e-3 of that norm instead.
+Tolerances: 1e-5 absolute on outputs and losses; on intermediates 1e-5 of the largest number in them where that is above
+1; 1e-4 relative, by norm, on each gradient. A gradient that is zero but for rounding (a key's bias cannot change a
+softmax; here: under 1e-6 of the norm of all gradients together) has no relative error to speak of and is compared with
+1e-3 of that norm instead.
 """
 
 from __future__ import annotations
@@ -29,15 +32,16 @@ from torch import Tensor
 from lnln import metrics
 from lnln.batches import Batch, Inputs
 from lnln.config import LossConfig, from_dict
-from lnln.data.schema import MODALITIES
+from lnln.data.schema import MODALITIES, Modality
 from lnln.errors import RefusedError
 from lnln.losses import loss_terms, total_loss
-from lnln.models.lnln import LNLN, Output
+from lnln.models.lnln import LNLN
+from lnln.models.output import Output
 from lnln.models.published import from_published, our_name
 
 ABSOLUTE, RELATIVE = 1e-5, 1e-4
 
-_LETTERS = {"text": "l", "audio": "a", "vision": "v"}
+_LETTERS: dict[Modality, str] = {"text": "l", "audio": "a", "vision": "v"}
 _LOSSES = {"l_cc": "completeness", "l_adv": "adversarial", "l_rec": "reconstruction", "l_sp": "sentiment"}
 _LOSS_WEIGHTS = {"completeness": "alpha", "adversarial": "beta", "reconstruction": "gamma", "sentiment": "sigma"}
 _LABEL_RANGES = {"MOSI": (-3.0, 3.0), "MOSEI": (-3.0, 3.0), "SIMS": (-1.0, 1.0)}
@@ -88,7 +92,16 @@ class Case:
 
     @property
     def is_training(self) -> bool:
-        return bool(self.record.get("losses"))
+        """It has numbers that need the complete input, or gradients."""
+        outputs = {"effectiveness_discriminator_out", "rec_feats", "complete_feats"}
+        return bool(self.record.get("losses") or self.tensors["grad"] or outputs & self.tensors["out"].keys())
+
+    def option(self, section: str, key: str) -> Any:
+        """A value of the published configuration; UsageError where the case does not state it."""
+        try:
+            return self.record["args"][section][key]
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"{self.name}.json does not state args.{section}.{key}") from error
 
 
 def read_cases(folder: Path) -> list[Case]:
@@ -112,19 +125,34 @@ def read_cases(folder: Path) -> list[Case]:
         cases.append(Case(path.stem, tensors, record))
     if not cases:
         raise UsageError(f"no *.safetensors in {folder}")
-    shared = next((case.tensors["sd"] for case in cases if case.name == "train_b6"), {})
-    for index, case in enumerate(cases):
-        if not case.tensors["sd"]:
-            if not shared:
-                raise UsageError(f"{case.name} has no weights (sd.), and there is no train_b6 to take them from")
-            cases[index] = Case(case.name, {**case.tensors, "sd": shared}, case.record)
-    return cases
+    return [case if case.tensors["sd"] else _with_weights(case, cases) for case in cases]
+
+
+def _with_weights(case: Case, cases: list[Case]) -> Case:
+    """`case` with the weights of another: one of the same network, train_b6 before others, else train_b6."""
+    owners = [other for other in cases if other.tensors["sd"]]
+    owners.sort(key=lambda other: (not _same_network(case, other), other.name != "train_b6"))
+    if not owners or not (_same_network(case, owners[0]) or owners[0].name == "train_b6"):
+        raise UsageError(f"{case.name} has no weights (sd.), and no case with the same args.model has some")
+    return Case(case.name, {**case.tensors, "sd": owners[0].tensors["sd"]}, case.record)
+
+
+def _same_network(case: Case, other: Case) -> bool:
+    mine, theirs = (each.record.get("args", {}).get("model") for each in (case, other))
+    return mine is not None and mine == theirs
 
 
 def check_lnln(case: Case) -> Iterator[Check]:
     """Everything one case has to say."""
-    model = from_published(case.tensors["sd"], case.record["args"])
+    args = case.record.get("args", {})
+    mode = args.get("base", {}).get("train_mode", "regression")
+    if mode != "regression":
+        raise UsageError(f"{case.name}.json has args.base.train_mode {mode!r}, expected regression")
+    model = from_published(case.tensors["sd"], _with_encoder_heads(args))
     batch, segments = _batch(case)
+    for modality, limit in model.limits.items():
+        # The published model takes its input as it comes. Ours pads to the longest, which the published loader did.
+        model.limits[modality] = min(limit, getattr(batch.corrupted, modality).shape[1])
     complete = batch.complete if case.is_training else None
     recorder = Recorder(model, segments)
     output = model(batch.corrupted, complete)
@@ -133,14 +161,23 @@ def check_lnln(case: Case) -> Iterator[Check]:
         yield _compare(case, f"out.{name}", _published_output(output, name), expected)
     ours = recorder.intermediates(len(batch.label))
     for name, expected in sorted(case.tensors["mid"].items()):
-        yield _compare(case, f"mid.{name}", ours.get(name), expected)
+        yield _compare(case, f"mid.{name}", ours.get(name), expected, max(1.0, float(expected.abs().max())))
     if case.is_training:
         yield from _check_training(case, model, batch, output)
 
 
+def _with_encoder_heads(args: Mapping[str, Any]) -> dict[str, Any]:
+    """`args` with the number of heads of the oracle's text encoders, where it does not state another."""
+    model = dict(args.get("model", {}))
+    extractor = dict(model.get("feature_extractor", {}))
+    name = str(extractor.get("bert_pretrained", ""))
+    if "heads" not in name and "base" not in name:
+        extractor["bert_pretrained"] = f"{name}, 4 heads"
+    return {**args, "model": {**model, "feature_extractor": extractor}}
+
+
 def _check_training(case: Case, model: LNLN, batch: Batch, output: Output) -> Iterator[Check]:
-    base = case.record["args"]["base"]
-    weights = from_dict(LossConfig, {ours: base[theirs] for ours, theirs in _LOSS_WEIGHTS.items()})
+    weights = from_dict(LossConfig, {ours: case.option("base", theirs) for ours, theirs in _LOSS_WEIGHTS.items()})
 
     def losses(output: Output) -> dict[str, Tensor]:
         terms = loss_terms(output, batch, weights)
@@ -152,13 +189,13 @@ def _check_training(case: Case, model: LNLN, batch: Batch, output: Output) -> It
             yield _compare(case, f"{name}.{key}", ours.get(key), torch.tensor(value))
 
     now = losses(output)
-    yield from compare(case.record["losses"], now, "loss")
+    yield from compare(case.record.get("losses", {}), now, "loss")
     now["loss"].backward()
     yield from _check_gradients(case, model)
 
-    if "losses_after_1_step" in case.record:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=base["lr"], weight_decay=base["weight_decay"])
-        optimizer.step()
+    if case.record.get("losses_after_1_step"):
+        rate, decay = case.option("base", "lr"), case.option("base", "weight_decay")
+        torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay).step()
         after = losses(model(batch.corrupted, batch.complete))
         yield from compare(case.record["losses_after_1_step"], after, "loss after a step")
 
@@ -184,7 +221,7 @@ def _check_gradients(case: Case, model: LNLN) -> Iterator[Check]:
     for group, relative in worst.items():
         yield Check(case.name, f"grad.{group}", relative, RELATIVE)
     without = {our_name(name) for name in case.record.get("nograd", [])} - {None}
-    strays = [name for name, gradient in ours.items() if gradient is not None and name not in without]
+    strays = [name for name in ours if name in without and ours[name] is not None]
     yield Check(case.name, "gradients that the published model has not", len(strays), 0)
 
 
@@ -200,6 +237,7 @@ class Recorder:
     def __init__(self, model: LNLN, segments: Tensor) -> None:
         self.model = model
         self.calls: dict[str, tuple[tuple[Any, ...], Tensor]] = {}
+        assert model.text_encoder is not None, "published models read ids"
         # Shards hold no segments, the oracle's texts have two.
         model.text_encoder.register_forward_pre_hook(lambda _, args: (*args, segments[: len(args[0])]))
         parts: dict[str, Any] = {
@@ -212,6 +250,7 @@ class Recorder:
             parts[f"embed {modality}"] = model.get_submodule(f"embeddings.{modality}.transformer")
             parts[f"rebuild {modality}"] = model.reconstructors[modality]
         parts |= {f"hyper {i}": layer for i, layer in enumerate(model.hyper_layers)}
+        parts |= {f"dominant {i}": layer for i, layer in enumerate(model.dominant_encoder.layers)}
         for name, part in parts.items():
             part.register_forward_hook(self._hook(name), with_kwargs=True)
 
@@ -242,10 +281,12 @@ class Recorder:
         found["h_1_p"] = calls["proxy"][1]
         weight = found["w"][:, None, None]
         found["h_1_d"] = (1 - weight) * found["h_1_p"] + weight * found["h_1_l"]
+        found["h_d_list.0"] = calls["dominant 0"][0][0]
+        for index in range(len(model.dominant_encoder.layers)):
+            found[f"h_d_list.{index + 1}"] = calls[f"dominant {index}"][1]
         for index in range(len(model.hyper_layers)):
-            found[f"h_d_list.{index}"] = calls[f"hyper {index}"][0][0]
-            found[f"hyper.{index}"] = found["h_hyper_out"] = calls[f"hyper {index}"][1]
-        found[f"h_d_list.{len(model.dominant_encoder.layers)}"] = calls["fusion"][0][0]
+            if f"hyper {index}" in calls:
+                found[f"hyper.{index}"] = found["h_hyper_out"] = calls[f"hyper {index}"][1]
         found["feat"] = calls["fusion"][1]
         return found
 
@@ -266,29 +307,39 @@ def _batch(case: Case) -> tuple[Batch, Tensor]:
     """The batch, and the segments of corrupted and complete texts, one after the other."""
     numbers = case.tensors["in"]
 
+    absent = [name for name in ("text_m", "audio_m", "vision_m") if name not in numbers]
+    needed = ["text", "audio", "vision", "label", "missing_rate_l"] if case.is_training else []
+    absent += [name for name in needed if name not in numbers]
+    if absent:
+        raise UsageError(f"{case.name} has no in.{absent[0]}")
+
     def inputs(suffix: str) -> Inputs:
-        text, audio, vision = (numbers[f"{modality}{suffix}"] for modality in MODALITIES)
+        text, audio, vision = (numbers.get(f"{m}{suffix}", numbers[f"{m}_m"]) for m in MODALITIES)
         everywhere = [torch.ones(x.shape[:2], dtype=torch.bool) for x in (audio, vision)]
-        return Inputs(text[:, 0].long(), text[:, 1].bool(), audio, everywhere[0], vision, everywhere[1])
+        return Inputs(text[:, 0].long(), text[:, 1].bool(), audio.float(), everywhere[0], vision.float(), everywhere[1])
 
-    label = numbers["label"].reshape(-1)
+    complete, corrupted = inputs(""), inputs("_m")
+    num = len(corrupted.text)
+    nothing = torch.full((num,), float("nan"))
+    rates = [numbers.get(f"missing_rate_{letter}", nothing).reshape(-1, 1) for letter in _LETTERS.values()]
     batch = Batch(
-        utterance_ids=[str(i) for i in range(len(label))],
-        complete=inputs(""),
-        corrupted=inputs("_m"),
-        label=label,
-        missing_rates=torch.cat([numbers[f"missing_rate_{letter}"].reshape(-1, 1) for letter in "lav"], dim=1),
-        weight=torch.ones(len(label)),
+        utterance_ids=[str(i) for i in range(num)],
+        complete=complete,
+        corrupted=corrupted,
+        label=numbers.get("label", nothing).reshape(-1).float(),
+        missing_rates=torch.cat(rates, dim=1).float(),
+        weight=torch.ones(num),
     )
-    return batch, torch.cat([numbers["text_m"][:, 2], numbers["text"][:, 2]]).long()
+    texts = [numbers["text_m"], numbers.get("text", numbers["text_m"])]
+    return batch, torch.cat([text[:, 2] for text in texts]).long()
 
 
-def _compare(case: Case, name: str, mine: Tensor | None, expected: Tensor) -> Check:
+def _compare(case: Case, name: str, mine: Tensor | None, expected: Tensor, scale: float = 1.0) -> Check:
     difference = float("nan")
     # The published model drops the axis of a batch of one in places (D23), so shapes are compared without it.
     if mine is not None and mine.numel() == expected.numel():
         difference = float((mine.detach().reshape(-1) - expected.reshape(-1)).abs().max())
-    return Check(case.name, name, difference, ABSOLUTE)
+    return Check(case.name, name, difference, ABSOLUTE * scale)
 
 
 def check_metrics(path: Path) -> Iterator[Check]:

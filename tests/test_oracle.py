@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,33 @@ SHAPES = {
     "one_token": Shape(tokens=1, kept=1),
     "reads_into_its_input": Shape(tokens=2, kept=4),  # more tokens read than it has of its own
     "odd_heads": Shape(dim=15, hidden=4, head_dim=6, heads=dict.fromkeys(Shape().heads, 5), bert_dim=12, bert_heads=3),
+    "fewer_hyper_layers_than_dominant_features": Shape(num_hyper=2, depths={**Shape().depths, "dominant": 3}),
+    "one_dominant_layer": Shape(depths={**Shape().depths, "dominant": 1, "fusion": 1}, bert_layers=1),
+}
+
+
+def corpus_shape(lengths: tuple[int, int, int], feature_dims: tuple[int, int], fusion_depth: int) -> Shape:
+    """The published depths, 8 tokens and the features of a corpus (text, vision, audio), narrow to be quick."""
+    depths = dict.fromkeys(Shape().depths, 2) | {"fusion": fusion_depth}
+    return Shape(
+        dim=32,
+        hidden=32,
+        tokens=8,
+        kept=8,
+        lengths=lengths,
+        feature_dims=feature_dims,
+        heads=dict.fromkeys(Shape().heads, 2),
+        depths=depths,
+        bert_dim=32,
+        bert_heads=4,
+        max_positions=64,
+    )
+
+
+CORPORA = {
+    "mosi": corpus_shape((50, 500, 375), (20, 5), fusion_depth=2),
+    "mosei": corpus_shape((50, 500, 500), (35, 74), fusion_depth=4),
+    "sims": corpus_shape((39, 55, 400), (709, 33), fusion_depth=4),
 }
 
 
@@ -41,6 +69,100 @@ def test_other_sizes(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert code == 0, "\n".join(line for line in out.splitlines() if "DIFFERS" in line)
     for case in ("train_b6", "train_b1", "eval_b2"):
         assert f"{case:12} out.sentiment_preds" in out
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_the_sizes_of_the_papers_corpora(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Each owner of weights has the others that do not bring theirs: nothing is called train_b6.
+    write_case(tmp_path, f"{name}_train", CORPORA[name], num_utterances=2, base={"beta": 0.8})
+    for num in (1, 2):
+        write_case(tmp_path, f"{name}_eval_b{num}", CORPORA[name], num_utterances=num, is_training=False)
+    steeper = {"lr": 1e-3, "weight_decay": 0.1}
+    write_case(tmp_path, f"{name}_b1", CORPORA[name], num_utterances=1, with_weights=False, base=steeper)
+    assert oracle.main(["lnln", str(tmp_path)]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("weights", [{"beta": 0.0}, {"alpha": 0.0, "gamma": 0.0}, {"sigma": 0.0}])
+def test_other_loss_weights(weights: dict[str, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_case(tmp_path, "train_b6", Shape(), num_utterances=3, base=weights)
+    assert oracle.main(["lnln", str(tmp_path)]) == 0, capsys.readouterr().out
+
+
+def test_inputs_shorter_than_the_positions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_case(tmp_path, "train_b6", Shape(), num_utterances=3, lengths=(5, 11, 4))
+    assert oracle.main(["lnln", str(tmp_path)]) == 0, capsys.readouterr().out
+
+
+def rewrite(path: Path, drop: tuple[str, ...] = (), **record: object) -> None:
+    """Take numbers that begin with `drop` out of a case, and change keys of its JSON (None: remove)."""
+    numbers = load_file(path.with_suffix(".safetensors"))
+    kept = {key: value for key, value in numbers.items() if not key.startswith(drop)} if drop else numbers
+    save_file(kept, path.with_suffix(".safetensors"))
+    values = json.loads(path.with_suffix(".json").read_text()) | record
+    path.with_suffix(".json").write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
+
+
+@pytest.mark.parametrize(
+    ("drop", "record"),
+    [
+        (("mid.",), {}),
+        (("grad.",), {"gradnorm": None, "nograd": None}),
+        (("grad.dmml", "grad.h_p"), {"gradnorm": None, "losses_after_1_step": None}),
+        ((), {"losses": None, "losses_after_1_step": None}),
+        (("in.missing_rate_a", "in.missing_rate_v", "in.text_len"), {}),
+    ],
+)
+def test_cases_that_hold_less_are_checked_for_what_they_hold(
+    drop: tuple[str, ...], record: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_case(tmp_path, "train_b6", Shape(), num_utterances=3)
+    rewrite(tmp_path / "train_b6", drop, **record)
+    assert oracle.main(["lnln", str(tmp_path)]) == 0, capsys.readouterr().out
+    rewrite(tmp_path / "train_b6", ("out.sentiment",))
+    numbers = load_file(tmp_path / "train_b6.safetensors")
+    numbers["out.rec_feats"] += 0.01
+    save_file(numbers, tmp_path / "train_b6.safetensors")
+    assert oracle.main(["lnln", str(tmp_path)]) == 1
+
+
+def test_an_evaluation_needs_nothing_of_the_complete_input(tmp_path: Path) -> None:
+    write_case(tmp_path, "eval", Shape(), num_utterances=3, is_training=False)
+    complete = ("in.text_len", "in.label", "in.missing_rate")
+    numbers = load_file(tmp_path / "eval.safetensors")
+    for name in ("in.text", "in.audio", "in.vision"):
+        del numbers[name]
+    save_file(numbers, tmp_path / "eval.safetensors")
+    rewrite(tmp_path / "eval", complete)
+    assert oracle.main(["lnln", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("drop", "record", "said"),
+    [
+        (("in.missing_rate_l",), {}, "has no in.missing_rate_l"),
+        (("in.text_m",), {}, "has no in.text_m"),
+        ((), {"args": {"base": {}}}, "heads must be|does not state args.base.alpha"),
+        ((), {"args": {"base": {"train_mode": "classification"}}}, "train_mode 'classification', expected regression"),
+    ],
+)
+def test_cases_that_cannot_be_checked_are_refused_by_one_line(
+    drop: tuple[str, ...], record: dict[str, object], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_case(tmp_path, "train_b6", Shape(), num_utterances=3)
+    rewrite(tmp_path / "train_b6", drop, **record)
+    capsys.readouterr()
+    assert oracle.main(["lnln", str(tmp_path)]) == 2
+    captured = capsys.readouterr().err
+    assert re.search(said, captured) and len(captured.splitlines()) == 1
+
+
+def test_weights_come_from_the_case_with_the_same_network(tmp_path: Path) -> None:
+    deep = Shape(depths={**Shape().depths, "fusion": 2}, heads={**Shape().heads, "fusion": 4})
+    write_case(tmp_path, "train_b6", Shape(), num_utterances=2)
+    write_case(tmp_path, "train_b6_deep", deep, num_utterances=2)
+    write_case(tmp_path, "eval_deep", deep, num_utterances=2, is_training=False, with_weights=False)
+    write_case(tmp_path, "eval", Shape(), num_utterances=2, is_training=False, with_weights=False)
+    assert oracle.main(["lnln", str(tmp_path)]) == 0
 
 
 @pytest.mark.parametrize("changed", ["out.w", "mid.hyper.1", "grad.h_p", "grad.proj_l.0.bias", "sd.dmml.3.bias"])

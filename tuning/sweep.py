@@ -28,7 +28,7 @@ from lnln.config import Config, fingerprint
 from lnln.data.manifest import read_features
 from lnln.data.store import Store
 from lnln.errors import RefusedError
-from lnln.train.launch import check
+from lnln.train.launch import check, chosen_threads
 from lnln.train.session import ray_session
 from tuning.search import RECORD, RecordingSearch, SeededSampler, is_interrupted, mark_interrupted
 from tuning.select import State, Study, TrialRecord, save_study, study_folder
@@ -94,7 +94,8 @@ def tune(
             recorder.save()
             search = RecordingSearch(optuna_study, storage.optuna, sampler, space, recorder)
             folder = f"{study_folder(study_id)}/ray"
-            _run(Task(store.url, corpus, feature_id, config, folder, num_workers, use_gpu), search, num_missing)
+            task = Task(store.url, corpus, feature_id, config, folder, num_workers, use_gpu, chosen_threads())
+            _run(task, search, num_missing)
         study = dataclasses.replace(empty, trials=records(optuna_study, empty.configured_weights))
         save_study(store, study)
     if not study.count("complete"):

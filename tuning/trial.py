@@ -27,7 +27,11 @@ _END = "end_of_trial"
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What all trials of a study share. storage: folder of the store for what Ray writes, removed after the study."""
+    """What all trials of a study share.
+
+    storage: folder of the store for what Ray writes, removed after the study. num_threads: of each worker, None for its
+    share of its machine's cores.
+    """
 
     store_url: str
     corpus: str
@@ -36,6 +40,7 @@ class Task:
     storage: str
     num_workers: int
     use_gpu: bool | None
+    num_threads: int | None = None
 
 
 class Report(TuneReportCallback):
@@ -75,6 +80,7 @@ def run_trial(weights: dict[str, float], task: Task) -> None:
             use_gpu=task.use_gpu,
             callbacks=[report],
             feature_id=task.feature_id,
+            num_threads=task.num_threads,
         ).fit()
         record = {"reason": None, **_summary(result.return_value)}  # type: ignore[attr-defined]
     except Exception as error:  # whatever ends a training ends this trial only

@@ -63,6 +63,10 @@ class Tokenizer:
     sep_id: int
 
 
+# Stands where text is language features, which no vocabulary belongs to.
+NO_TOKENIZER = Tokenizer("", vocabulary_size=0, pad_id=0, unknown_id=0, cls_id=0, sep_id=0)
+
+
 @dataclass(frozen=True)
 class LengthSummary:
     """Steps of one modality over the utterances of one split; `num_absent` of them have none."""
@@ -83,9 +87,10 @@ class FeatureManifest:
     """The features of one corpus.
 
     source: name, sha256, num_bytes, published_as (or None), synthetic. extractors: by modality, at least `name`.
-    dims: of audio and vision. lengths: by split, then modality. statistics: by audio and vision, `mean` and `std`
-    (one number per dimension) over the frames of the training split. cleaned: by audio and vision, `num_nan` and
-    `num_infinite` values that were set to 0.
+    tokenizer: NO_TOKENIZER where text is language features. dims: of audio and vision, and of text where that is
+    features. lengths: by split, then modality. statistics: by the modalities of `dims`, `mean` and `std` (one number
+    per dimension) over the frames of the training split. cleaned: by the same, `num_nan` and `num_infinite` values
+    that were set to 0.
     """
 
     corpus: str
@@ -104,6 +109,15 @@ class FeatureManifest:
     def folder(self) -> str:
         return feature_folder(self.corpus, self.feature_id)
 
+    @property
+    def text_dim(self) -> int:
+        """Width of the language features; 0 where text is token ids."""
+        return self.dims.get("text", 0)
+
+    def absent_modalities(self) -> tuple[Modality, ...]:
+        """The modalities that no utterance of the training split has, so that no model can learn from them."""
+        return tuple(modality for modality in MODALITIES if self.lengths["train"][modality].max == 0)
+
     def spec(self) -> FeatureSpec:
         """What a model must know of these features to be built."""
         longest = self.lengths["train"]
@@ -116,6 +130,8 @@ class FeatureManifest:
             vocabulary_size=self.tokenizer.vocabulary_size,
             unknown_id=self.tokenizer.unknown_id,
             label_range=self.label_range,
+            text_dim=self.text_dim,
+            tokenizer=self.tokenizer.name,
         )
 
     def digest(self) -> str:
@@ -286,6 +302,7 @@ def _decode(content: dict[str, Any], cls: type[ManifestT]) -> ManifestT:
     if cls is FeatureManifest:
         values["tokenizer"] = Tokenizer(**values["tokenizer"])
         values["label_range"] = tuple(values["label_range"])
+        values["dims"] = {modality: values["dims"][modality] for modality in MODALITIES if modality in values["dims"]}
         values["lengths"] = {
             split: {modality: LengthSummary(**by_modality[modality]) for modality in MODALITIES}
             for split, by_modality in values["lengths"].items()

@@ -5,26 +5,33 @@
 
 Layout: {"train" | "valid" | "test": {raw_text, audio (N, T, D), vision (N, T, D), id ("video$_$clip"), text_bert
 (N, 3, T) = ids, mask, segments, audio_lengths, vision_lengths, regression_labels, and on SIMS regression_labels_T, _A,
-_V}}. The large `text` array holds BERT features, which `text_bert` makes unnecessary; it is not touched.
+_V}}. The large `text` array (N, T, D) holds language features of any width. It is read where a file has neither
+`text_bert` nor transcripts, or where asked for; else it is not touched.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lnln.data.digest import digest_file
-from lnln.data.manifest import Tokenizer
-from lnln.data.mmsa_columns import Rows, read_frames, read_text_ids
-from lnln.data.schema import SPLITS, Modality, Ragged, Split, Utterances
+from lnln.data.manifest import NO_TOKENIZER, Tokenizer
+from lnln.data.mmsa_columns import Rows, read_frames, read_text_features, read_text_ids
+from lnln.data.schema import MODALITIES, SPLITS, Modality, Ragged, Split, Utterances
 from lnln.data.unpickle import load_pickle
 from lnln.data.wordpiece import CHINESE, UNCASED
 from lnln.errors import RefusedError
+
+log = logging.getLogger(__name__)
+
+# What text is imported as: token ids, for an encoder that is trained along, or ready-made language features.
+TextForm = Literal["ids", "features"]
 
 # SHA-256 sums that MMSA publishes.
 PUBLISHED = {
@@ -47,9 +54,9 @@ _MODALITY_LABELS: dict[Modality, str] = {
 class MmsaCorpus:
     """A corpus in memory, as an MMSA pickle has it: what `features` are made of.
 
-    dims: of audio and vision. extractors: by modality, what is known of how the features were made. cleaned: by audio
-    and vision, `num_nan` and `num_infinite` values set to 0. source: name, sha256, num_bytes, published_as (or None),
-    synthetic.
+    dims: of audio and vision, and of text where that is features; then tokenizer is NO_TOKENIZER. extractors: by
+    modality, what is known of how the features were made. cleaned: by the modalities of `dims`, `num_nan` and
+    `num_infinite` values set to 0. source: name, sha256, num_bytes, published_as (or None), synthetic.
     """
 
     splits: Mapping[Split, Utterances]
@@ -61,10 +68,39 @@ class MmsaCorpus:
     source: Mapping[str, Any]
 
 
-def read_mmsa(path: Path) -> MmsaCorpus:
-    """The corpus in an MMSA pickle, padding dropped; -inf, inf and NaN in audio and vision set to 0 and counted.
+@dataclass
+class _Cleaning:
+    """Values of one modality that were set to 0. The published audio holds -inf, which is expected; all else is odd."""
 
-    RefusedError, naming split and utterance, where the file is no such pickle or contradicts itself.
+    num_nan: int = 0
+    num_infinite: int = 0
+    num_odd: int = 0
+    first_odd: str = ""
+
+    def clean(self, rows: Rows, modality: Modality, frames: Ragged) -> None:
+        """Set what is not finite in `frames` to 0."""
+        is_wrong = ~np.isfinite(frames.values)
+        if not is_wrong.any():
+            return
+        wrong = frames.values[is_wrong]
+        is_odd = ~np.isneginf(wrong) if modality == "audio" else np.ones(len(wrong), bool)
+        self.num_nan += int(np.isnan(wrong).sum())
+        self.num_infinite += int(np.isinf(wrong).sum())
+        self.num_odd += int(is_odd.sum())
+        if is_odd.any() and not self.first_odd:
+            step = int(np.nonzero(is_wrong)[0][is_odd.argmax()])
+            row = int(np.searchsorted(frames.offsets, step, side="right")) - 1
+            self.first_odd = f"split {rows.split}, utterance {rows.utterance_ids[row]}"
+        frames.values[is_wrong] = 0
+
+
+def read_mmsa(path: Path, text: TextForm | None = None) -> MmsaCorpus:
+    """The corpus in an MMSA pickle, padding dropped.
+
+    text: `ids` or `features`; None takes ids where the file has them or transcripts to make them of. What is not finite
+    in audio, vision and text features is set to 0 and counted; but for -inf in audio, which the published files are
+    known for, a warning names the first of it. RefusedError, naming split and utterance, where the file is no such
+    pickle, has no text of that form, or contradicts itself.
     """
     raw = load_pickle(path)
     if not isinstance(raw, dict):
@@ -77,9 +113,10 @@ def read_mmsa(path: Path) -> MmsaCorpus:
     _refuse_repetition(path, rows)
 
     is_sims = any(_has_modality_labels(rows[split]) for split in SPLITS)
-    tokenizer = _tokenizer(path, rows, is_sims)
+    is_ids = _text_form(path, rows, text) == "ids"
+    tokenizer = _tokenizer(path, rows, is_sims) if is_ids else NO_TOKENIZER
     label_range = (-1.0, 1.0) if is_sims else (-3.0, 3.0)
-    cleaned: dict[Modality, dict[str, int]] = {m: {"num_nan": 0, "num_infinite": 0} for m in ("audio", "vision")}
+    cleaned = {modality: _Cleaning() for modality in MODALITIES if modality != "text" or not is_ids}
     splits: dict[Split, Utterances] = {}
     for split in SPLITS:
         splits[split] = _read_split(rows[split], tokenizer, label_range, is_sims, cleaned)
@@ -88,6 +125,10 @@ def read_mmsa(path: Path) -> MmsaCorpus:
         if len(set(dims.values())) > 1:
             stated = ", ".join(f"{split} {dim}" for split, dim in dims.items())
             raise RefusedError(f"{path}: {modality} must have the same dimensions in every split, got {stated}")
+    for modality, counts in cleaned.items():
+        if counts.num_odd:
+            said = f"{counts.num_odd:,} NaN or infinite values of {modality} were set to 0"
+            log.warning("%s: %s, the first in %s", path, said, counts.first_odd)
 
     source = _source(path)
     origin = source["published_as"] or "MMSA layout"
@@ -97,11 +138,11 @@ def read_mmsa(path: Path) -> MmsaCorpus:
         label_range=label_range,
         tokenizer=tokenizer,
         extractors={
-            "text": {"name": "WordPiece", "vocabulary": tokenizer.name},
+            "text": {"name": "WordPiece", "vocabulary": tokenizer.name} if is_ids else {"name": origin},
             "audio": {"name": origin},
             "vision": {"name": origin},
         },
-        cleaned=cleaned,
+        cleaned={m: {"num_nan": c.num_nan, "num_infinite": c.num_infinite} for m, c in cleaned.items()},
         source=source,
     )
 
@@ -111,23 +152,20 @@ def _read_split(
     tokenizer: Tokenizer,
     label_range: tuple[float, float],
     is_sims: bool,
-    cleaned: dict[Modality, dict[str, int]],
+    cleaned: dict[Modality, _Cleaning],
 ) -> Utterances:
-    text_ids, padded_length = read_text_ids(rows, tokenizer)
-    sequences: dict[Modality, Ragged] = {}
+    text, padded_length = read_text_ids(rows, tokenizer) if "text" not in cleaned else read_text_features(rows)
+    sequences: dict[Modality, Ragged] = {"text": text}
     for modality, counts in cleaned.items():
-        frames = read_frames(rows, modality, text_ids.lengths, padded_length)
-        is_nan, is_infinite = np.isnan(frames.values), np.isinf(frames.values)
-        counts["num_nan"] += int(is_nan.sum())
-        counts["num_infinite"] += int(is_infinite.sum())
-        frames.values[is_nan | is_infinite] = 0
-        sequences[modality] = frames
+        if modality != "text":
+            sequences[modality] = read_frames(rows, modality, text.lengths, padded_length)
+        counts.clean(rows, modality, sequences[modality])
     labels = {m: _labels(rows, key, label_range) for m, key in _MODALITY_LABELS.items()} if is_sims else {}
     return Utterances(
         utterance_id=rows.utterance_ids,
         raw_text=rows.texts() or [None] * len(rows),
         label=_labels(rows, "regression_labels", label_range),
-        text_ids=text_ids,
+        text=text,
         audio=sequences["audio"],
         vision=sequences["vision"],
         modality_labels=labels,
@@ -147,6 +185,27 @@ def _labels(rows: Rows, key: str, label_range: tuple[float, float]) -> NDArray[n
 
 def _has_modality_labels(rows: Rows) -> bool:
     return any(rows.has(key) for key in _MODALITY_LABELS.values())
+
+
+def no_ids(path: Path) -> RefusedError:
+    """What is said of a file without token ids when they are asked for."""
+    return RefusedError(
+        f"{path} has neither 'text_bert' nor transcripts to make token ids of; import it without `--text ids`"
+    )
+
+
+def _text_form(path: Path, rows: Mapping[Split, Rows], wanted: TextForm | None) -> TextForm:
+    """The form that text is read in: the one that is wanted, else ids where there are any."""
+    has_ids = any(
+        rows[split].has("text_bert") or any(text and text.strip() for text in rows[split].texts() or [])
+        for split in SPLITS
+    )
+    has_features = any(rows[split].has("text") for split in SPLITS)
+    if wanted == "ids" and not has_ids:
+        raise no_ids(path)
+    if wanted == "features" and not has_features:
+        raise RefusedError(f"{path} has no 'text' array of language features; import it without `--text features`")
+    return wanted or ("features" if has_features and not has_ids else "ids")
 
 
 def _tokenizer(path: Path, rows: Mapping[Split, Rows], is_sims: bool) -> Tokenizer:

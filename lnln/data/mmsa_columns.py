@@ -97,19 +97,35 @@ def read_frames(rows: Rows, modality: Modality, text_lengths: NDArray[np.int64],
     A file without lengths is word-aligned: where its rows are as wide as the text's, the text's length is taken, and
     the whole row otherwise or where there is no text.
     """
-    array = rows.array(modality, num_axes=3)
-    num_steps, dim = array.shape[1:]
-    if dim == 0:
-        raise RefusedError(f"{rows.path}: split {rows.split}: {modality!r} has no dimensions, got shape {array.shape}")
+    array = _features(rows, modality)
+    num_steps = array.shape[1]
     if rows.has(f"{modality}_lengths"):
         lengths = _stated_lengths(rows, f"{modality}_lengths", modality, num_steps)
     elif num_steps == padded_text_length:
         lengths = np.where(text_lengths > 0, np.minimum(text_lengths, num_steps), num_steps)
     else:
         lengths = np.full(len(rows), num_steps, np.int64)
-    with np.errstate(over="ignore"):  # too large for float32 becomes inf, which is counted and cleaned
-        frames = array[np.arange(num_steps) < lengths[:, None]].astype(np.float32)
-    return Ragged.from_lengths(frames, lengths)
+    return _without_padding(array, lengths)
+
+
+def read_text_features(rows: Rows) -> tuple[Ragged, int]:
+    """(language features as float32 without padding, width of the padded rows), from the array `text`.
+
+    Lengths are `text_lengths` where the file has them, else those of the mask of `text_bert`, else what is left without
+    the steps at the end of a row that are all zeros.
+    """
+    array = _features(rows, "text")
+    num_steps = array.shape[1]
+    if rows.has("text_lengths"):
+        lengths = _stated_lengths(rows, "text_lengths", "text", num_steps)
+    elif rows.has("text_bert"):
+        lengths = _bert_lengths(rows, _bert(rows))
+        too_long = lengths > num_steps
+        _refuse_rows(rows, too_long, f"has more steps in its text_bert mask than its text array has, {num_steps}")
+    else:
+        is_filled = np.asarray(array.any(axis=2))  # NaN counts as a value
+        lengths = np.max(is_filled * np.arange(1, num_steps + 1), axis=1, initial=0)
+    return _without_padding(array, lengths), num_steps
 
 
 def read_text_ids(rows: Rows, tokenizer: Tokenizer) -> tuple[Ragged, int]:
@@ -120,21 +136,17 @@ def read_text_ids(rows: Rows, tokenizer: Tokenizer) -> tuple[Ragged, int]:
     if not rows.has("text_bert"):
         texts = rows.texts()
         if texts is None:
-            raise RefusedError(f"{rows.path}: split {rows.split} has neither 'text_bert' nor 'raw_text'")
+            raise RefusedError(
+                f"{rows.path}: split {rows.split} has neither 'text_bert' nor 'raw_text', and no numeric 'text' array "
+                "of language features in their place"
+            )
         encoded = encode(texts)
         # An empty array in front, for a split without utterances.
         values = np.concatenate([np.zeros(0, np.int32), *encoded])
         return Ragged.from_lengths(values, [len(ids) for ids in encoded]), 0
-    array = rows.array("text_bert", num_axes=3)
-    if array.shape[1] != 3:
-        raise RefusedError(
-            f"{rows.path}: split {rows.split}: 'text_bert' must be (utterances, 3, steps) of ids, mask and segments, "
-            f"got shape {array.shape}"
-        )
-    ids, mask = array[:, 0], array[:, 1]
-    lengths = (mask != 0).sum(axis=1).astype(np.int64)
+    array = _bert(rows)
+    ids, lengths = array[:, 0], _bert_lengths(rows, array)
     is_real = np.arange(array.shape[2]) < lengths[:, None]
-    _refuse_rows(rows, (mask != is_real).any(axis=1), "has a text_bert mask that is not ones followed by zeros")
     known = (ids >= 0) & (ids < tokenizer.vocabulary_size) & (ids == np.floor(ids))
     _refuse_rows(
         rows,
@@ -142,6 +154,40 @@ def read_text_ids(rows: Rows, tokenizer: Tokenizer) -> tuple[Ragged, int]:
         f"has text_bert ids that are not in the vocabulary of {tokenizer.name} (0 to {tokenizer.vocabulary_size - 1})",
     )
     return Ragged.from_lengths(ids[is_real].astype(np.int32), lengths), array.shape[2]
+
+
+def _features(rows: Rows, modality: Modality) -> NDArray[Any]:
+    """The array (N, T, D) of one modality, D at least 1."""
+    array = rows.array(modality, num_axes=3)
+    if array.shape[2] == 0:
+        raise RefusedError(f"{rows.path}: split {rows.split}: {modality!r} has no dimensions, got shape {array.shape}")
+    return array
+
+
+def _without_padding(array: NDArray[Any], lengths: NDArray[np.int64]) -> Ragged:
+    with np.errstate(over="ignore"):  # too large for float32 becomes inf, which is counted and cleaned
+        frames = array[np.arange(array.shape[1]) < lengths[:, None]].astype(np.float32)
+    return Ragged.from_lengths(frames, lengths)
+
+
+def _bert(rows: Rows) -> NDArray[Any]:
+    """`text_bert`, (N, 3, T): ids, mask, segments."""
+    array = rows.array("text_bert", num_axes=3)
+    if array.shape[1] != 3:
+        raise RefusedError(
+            f"{rows.path}: split {rows.split}: 'text_bert' must be (utterances, 3, steps) of ids, mask and segments, "
+            f"got shape {array.shape}"
+        )
+    return array
+
+
+def _bert_lengths(rows: Rows, array: NDArray[Any]) -> NDArray[np.int64]:
+    """(N,) steps by the mask of `text_bert`."""
+    mask = array[:, 1]
+    lengths: NDArray[np.int64] = (mask != 0).sum(axis=1).astype(np.int64)
+    is_real = np.arange(array.shape[2]) < lengths[:, None]
+    _refuse_rows(rows, (mask != is_real).any(axis=1), "has a text_bert mask that is not ones followed by zeros")
+    return lengths
 
 
 def _stated_lengths(rows: Rows, key: str, modality: Modality, num_steps: int) -> NDArray[np.int64]:

@@ -119,7 +119,7 @@ def _make_split(split: Split, num_utterances: int, seed: int) -> Utterances:
         utterance_id=[f"sample-{split}-{i // 10:03d}$_${i % 10}" for i in range(num_utterances)],
         raw_text=raw_text,
         label=label.astype(np.float32),
-        text_ids=Ragged.from_lengths(np.concatenate(ids), [len(row) for row in ids]),
+        text=Ragged.from_lengths(np.concatenate(ids), [len(row) for row in ids]),
         audio=_sequences(dice, 0.4 * words + heard, AUDIO_DIM, longest=40),
         vision=_sequences(dice, 0.3 * words + seen, VISION_DIM, longest=25),
     )
@@ -172,7 +172,7 @@ def _digest(splits: dict[Split, Utterances]) -> str:
         utterances = splits[split]
         digest.update("\n".join(text or "" for text in utterances.raw_text).encode())
         add(utterances.label, "<f4")
-        add(utterances.text_ids.values, "<i4")
+        add(utterances.text.values, "<i4")
         for modality in modalities:
             add(utterances.sequences(modality).values, "<f4")
             add(utterances.sequences(modality).offsets, "<i8")

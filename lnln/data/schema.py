@@ -82,14 +82,15 @@ class Utterances:
     """Utterances of one split, column by column, in corpus order.
 
     label: (N,) float32, NaN where unlabelled. modality_labels: CH-SIMS's own label of each modality, else empty.
-    text_ids: WordPiece ids int32 with [CLS] and [SEP]; length 0 where there is no transcript.
+    text: WordPiece ids int32 with [CLS] and [SEP], or float32 (total steps, dim) language features; length 0 where
+    there is no transcript.
     audio, vision: float32 (total frames, dim); length 0 where the modality is absent.
     """
 
     utterance_id: list[str]
     raw_text: list[str | None]
     label: NDArray[np.float32]
-    text_ids: Ragged
+    text: Ragged
     audio: Ragged
     vision: Ragged
     modality_labels: dict[Modality, NDArray[np.float32]] = field(default_factory=dict)
@@ -97,8 +98,13 @@ class Utterances:
     def __len__(self) -> int:
         return len(self.utterance_id)
 
+    @property
+    def text_dim(self) -> int:
+        """Width of the language features; 0 where text is token ids."""
+        return 0 if self.text.values.ndim == 1 else int(self.text.values.shape[1])
+
     def sequences(self, modality: Modality) -> Ragged:
-        return {"text": self.text_ids, "audio": self.audio, "vision": self.vision}[modality]
+        return {"text": self.text, "audio": self.audio, "vision": self.vision}[modality]
 
     def lengths(self) -> dict[Modality, NDArray[np.int64]]:
         """Steps before padding, per modality."""
@@ -110,7 +116,7 @@ class Utterances:
             utterance_id=[self.utterance_id[i] for i in chosen],
             raw_text=[self.raw_text[i] for i in chosen],
             label=self.label[chosen],
-            text_ids=self.text_ids.take(chosen),
+            text=self.text.take(chosen),
             audio=self.audio.take(chosen),
             vision=self.vision.take(chosen),
             modality_labels={m: labels[chosen] for m, labels in self.modality_labels.items()},
@@ -123,7 +129,7 @@ class Utterances:
             utterance_id=[name for part in parts for name in part.utterance_id],
             raw_text=[text for part in parts for text in part.raw_text],
             label=np.concatenate([part.label for part in parts]),
-            text_ids=Ragged.concatenate([part.text_ids for part in parts]),
+            text=Ragged.concatenate([part.text for part in parts]),
             audio=Ragged.concatenate([part.audio for part in parts]),
             vision=Ragged.concatenate([part.vision for part in parts]),
             modality_labels={
@@ -137,6 +143,8 @@ class FeatureSpec:
     """What the features of a corpus look like: all that a model must know of them to be built.
 
     Lengths are the longest of the training split, in steps. `vocabulary_size` and `unknown_id` are the tokenizer's.
+    text_dim: width of ready-made language features, 0 where text is token ids. tokenizer: Hugging Face name of the
+    vocabulary of the ids, "" where it is not known or text is features (then `vocabulary_size` is 0).
     """
 
     audio_dim: int
@@ -147,3 +155,5 @@ class FeatureSpec:
     vocabulary_size: int
     unknown_id: int
     label_range: tuple[float, float]
+    text_dim: int = 0
+    tokenizer: str = ""

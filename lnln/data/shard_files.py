@@ -68,6 +68,14 @@ def encode_parquet(groups: list[pa.Table], split_bytes_of: list[str]) -> bytes:
     return bytes(sink.getvalue())
 
 
+def read_schema(data: bytes, name: str) -> pa.Schema:
+    """The columns that a Parquet file in memory states, and its metadata; RefusedError where it is none."""
+    try:
+        return pq.read_schema(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as error:
+        raise RefusedError(f"{name} is no whole Parquet file: {' '.join(str(error).split())}") from error
+
+
 def read_parquet(
     data: bytes,
     name: str,

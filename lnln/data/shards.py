@@ -3,9 +3,10 @@
     entry = write_shard(store, manifest_folder, "train", utterances)
     utterances = read_split(store, manifest, "train")
 
-Sequences are non-null lists without padding; audio and vision are row-major `length * dim` float32. No dictionary,
-byte-stream-split and zstd on floats: five times faster to read than Parquet's defaults. Equal utterances give equal
-bytes, and the file's name is its content's SHA-256, so a job done twice writes the same file.
+Sequences are non-null lists without padding; audio and vision are row-major `length * dim` float32. Text is `text_ids`,
+or language features in `text` with `text_length`, like audio. No dictionary, byte-stream-split and zstd on floats: five
+times faster to read than Parquet's defaults. Equal utterances give equal bytes, and the file's name is its content's
+SHA-256, so a job done twice writes the same file.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from lnln.data.manifest import FeatureManifest, ShardEntry
 from lnln.data.schema import MODALITIES, Modality, Ragged, Split, Utterances
-from lnln.data.shard_files import check_num_rows, encode_parquet, fetch_shard, put_shard, read_parquet
+from lnln.data.shard_files import check_num_rows, encode_parquet, fetch_shard, put_shard, read_parquet, read_schema
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 
@@ -29,37 +30,40 @@ ROW_GROUP_BYTES = 48 << 20
 # Shards that are fetched and decoded at the same time: hides the latency of S3, bounds memory.
 _NUM_READERS = 4
 
-_FRAMES: tuple[Modality, ...] = ("audio", "vision")
-_REQUIRED: dict[str, pa.DataType] = {
-    "utterance_id": pa.string(),
-    "raw_text": pa.string(),
-    "label": pa.float32(),
-    "text_ids": pa.list_(pa.field("element", pa.int32(), nullable=False)),
-    "audio": pa.list_(pa.field("element", pa.float32(), nullable=False)),
-    "vision": pa.list_(pa.field("element", pa.float32(), nullable=False)),
+_FLOATS = pa.list_(pa.field("element", pa.float32(), nullable=False))
+_FRAMES: dict[str, pa.DataType] = {
+    "audio": _FLOATS,
+    "vision": _FLOATS,
     "audio_length": pa.int32(),
     "vision_length": pa.int32(),
 }
+_NAMES: dict[str, pa.DataType] = {"utterance_id": pa.string(), "raw_text": pa.string(), "label": pa.float32()}
+_IDS: dict[str, pa.DataType] = {"text_ids": pa.list_(pa.field("element", pa.int32(), nullable=False))}
+_TEXT_FEATURES: dict[str, pa.DataType] = {"text": _FLOATS, "text_length": pa.int32()}
 _NULLABLE = ("raw_text", "label")
+# Labels are kept in float32: a rounding above the end of the scale is no mistake.
+_LABEL_TOLERANCE = 1e-4
 
 
 def encode_shard(utterances: Utterances) -> bytes:
     """Utterances as the bytes of one Parquet file. Deterministic for one version of pyarrow."""
     assert len(utterances), "a shard has utterances"
     groups = [_table(utterances.take(rows)) for rows in _row_groups(utterances)]
-    return encode_parquet(groups, split_bytes_of=[f"{name}.list.element" for name in _FRAMES])
+    return encode_parquet(groups, split_bytes_of=[f"{m}.list.element" for m in _framed(utterances.text_dim > 0)])
 
 
 def decode_shard(data: bytes, dims: Mapping[Modality, int] | None = None, *, name: str = "shard") -> Utterances:
     """Utterances from the bytes of a feature shard; `name` is what a refusal calls it.
 
-    dims of audio and vision default to those that the file states. RefusedError where the file is none of ours,
-    contradicts itself, or has other dims.
+    dims of audio, vision and language features (not of ids) default to those that the file states. RefusedError where
+    the file is none of ours, contradicts itself, or has other dims.
     """
-    table = read_parquet(data, name, _REQUIRED, [f"label_{modality}" for modality in MODALITIES])
-    stated = _stated_dims(table.schema.metadata)
+    schema = read_schema(data, name)
+    stated = _stated_dims(schema.metadata)
+    framed = _framed(_has_text_features(schema) if dims is None else dims.get("text", 0) > 0)
     dims = stated if dims is None else dims
-    for modality in _FRAMES:
+    table = read_parquet(data, name, _required(framed), [f"label_{modality}" for modality in MODALITIES])
+    for modality in framed:
         if dims.get(modality, 0) < 1:
             raise RefusedError(f"{name} does not say how many {modality} dimensions it has")
         if stated.get(modality, dims[modality]) != dims[modality]:
@@ -77,27 +81,31 @@ def write_shard(store: Store, folder: str, split: Split, utterances: Utterances)
 
 def read_shard(store: Store, entry: ShardEntry, dims: Mapping[Modality, int]) -> Utterances:
     """The utterances of one shard; RefusedError where size, SHA-256, rows or dims are not what the manifest states."""
-    utterances = decode_shard(fetch_shard(store, entry), dims, name=f"shard {store.url}/{entry.path}")
+    utterances = decode_shard(fetch_shard(store, entry), dims, name=_name(store, entry))
     check_num_rows(store, entry, len(utterances))
     return utterances
 
 
 def iterate_shards(store: Store, manifest: FeatureManifest, split: Split) -> Iterator[Utterances]:
-    """The shards of one split in corpus order, a few of them read ahead."""
+    """The shards of one split in corpus order, a few of them read ahead.
+
+    RefusedError where a shard is not what the manifest states, has features that are not finite, or a label outside
+    the manifest's range: nothing that reads them could do better than to fail later.
+    """
     entries = shard_entries(manifest, split)
     with ThreadPoolExecutor(_NUM_READERS) as pool:
-        pending = [pool.submit(read_shard, store, entry, manifest.dims) for entry in entries[:_NUM_READERS]]
+        pending = [pool.submit(_read_sound_shard, store, entry, manifest) for entry in entries[:_NUM_READERS]]
         try:
             for ahead in range(_NUM_READERS, _NUM_READERS + len(entries)):
                 yield pending.pop(0).result()
                 if ahead < len(entries):
-                    pending.append(pool.submit(read_shard, store, entries[ahead], manifest.dims))
+                    pending.append(pool.submit(_read_sound_shard, store, entries[ahead], manifest))
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def read_split(store: Store, manifest: FeatureManifest, split: Split) -> Utterances:
-    """All utterances of one split, in corpus order."""
+    """All utterances of one split, in corpus order. RefusedError as `iterate_shards`."""
     utterances = Utterances.concatenate(list(iterate_shards(store, manifest, split)))
     expected = manifest.splits[split].num_utterances
     if len(utterances) != expected:
@@ -109,22 +117,26 @@ def read_split(store: Store, manifest: FeatureManifest, split: Split) -> Utteran
 
 
 def read_labels(store: Store, manifest: FeatureManifest, split: Split) -> NDArray[np.float32]:
-    """(N,) labels of one split, NaN where unlabelled; nothing else is decoded."""
+    """(N,) labels of one split, NaN where unlabelled; nothing else is decoded. RefusedError as `iterate_shards`."""
     parts = []
     for entry in shard_entries(manifest, split):
-        table = _columns(store, entry, ["label"])
-        parts.append(_floats(table.column("label").combine_chunks()))
+        table = _columns(store, entry, ["utterance_id", "label"])
+        labels = _floats(table.column("label").combine_chunks())
+        _refuse_labels(labels, table.column("utterance_id").to_pylist(), "label", manifest, _name(store, entry))
+        parts.append(labels)
     return np.concatenate(parts)
 
 
 def read_lengths(store: Store, entry: ShardEntry) -> tuple[list[str], dict[Modality, NDArray[np.int64]]]:
-    """Utterance ids and steps per modality of one shard; audio and vision themselves are not decoded."""
-    table = _columns(store, entry, ["utterance_id", "text_ids", "audio_length", "vision_length"])
+    """Utterance ids and steps per modality of one shard; audio, vision and language features are not decoded."""
+    table = _columns(store, entry, ["utterance_id", "text_ids", "text_length", "audio_length", "vision_length"])
     lengths: dict[Modality, NDArray[np.int64]] = {
-        "text": _list_lengths(table.column("text_ids").combine_chunks()),
-        "audio": table.column("audio_length").to_numpy().astype(np.int64),
-        "vision": table.column("vision_length").to_numpy().astype(np.int64),
+        modality: table.column(f"{modality}_length").to_numpy().astype(np.int64)
+        for modality in MODALITIES
+        if f"{modality}_length" in table.column_names
     }
+    if "text_ids" in table.column_names:
+        lengths["text"] = _list_lengths(table.column("text_ids").combine_chunks())
     return table.column("utterance_id").to_pylist(), lengths
 
 
@@ -135,10 +147,67 @@ def shard_entries(manifest: FeatureManifest, split: Split) -> tuple[ShardEntry, 
     return manifest.splits[split].shards
 
 
+def _read_sound_shard(store: Store, entry: ShardEntry, manifest: FeatureManifest) -> Utterances:
+    """`read_shard`, refused where features are not finite or labels out of range."""
+    utterances, name = read_shard(store, entry, manifest.dims), _name(store, entry)
+    for modality in _framed(manifest.text_dim > 0):
+        frames = utterances.sequences(modality)
+        is_finite = np.isfinite(frames.values)
+        if not is_finite.all():
+            step = int(is_finite.all(axis=1).argmin())
+            row = int(np.searchsorted(frames.offsets, step, side="right")) - 1
+            raise RefusedError(
+                f"{name}, utterance {utterances.utterance_id[row]}: {modality} has values that are NaN or infinite, "
+                f"expected finite ones; run {_import_command(manifest)} again, which sets them to 0"
+            )
+    columns = {"label": utterances.label, **{f"label_{m}": v for m, v in utterances.modality_labels.items()}}
+    for column, labels in columns.items():
+        _refuse_labels(labels, utterances.utterance_id, column, manifest, name)
+    return utterances
+
+
+def _refuse_labels(
+    labels: NDArray[np.float32], utterance_ids: list[str], column: str, manifest: FeatureManifest, name: str
+) -> None:
+    """RefusedError where a label lies outside the range of the manifest; NaN is no label."""
+    low, high = manifest.label_range
+    is_wrong = (labels < low - _LABEL_TOLERANCE) | (labels > high + _LABEL_TOLERANCE)
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
+        raise RefusedError(
+            f"{name}, utterance {utterance_ids[row]}: {column} is {labels[row]:g}, expected {low:g} to {high:g}; "
+            f"correct it where it came from and run {_import_command(manifest)} again"
+        )
+
+
+def _import_command(manifest: FeatureManifest) -> str:
+    return f"`lnln import PICKLE --corpus {manifest.corpus}{' --text features' if manifest.text_dim else ''}`"
+
+
 def _columns(store: Store, entry: ShardEntry, columns: list[str]) -> pa.Table:
-    table = read_parquet(fetch_shard(store, entry), f"shard {store.url}/{entry.path}", _REQUIRED, [], columns)
+    """Those of `columns` that the shard has, be its text ids or features."""
+    data, name = fetch_shard(store, entry), _name(store, entry)
+    required = _required(_framed(_has_text_features(read_schema(data, name))))
+    table = read_parquet(data, name, required, [], [column for column in columns if column in required])
     check_num_rows(store, entry, table.num_rows)
     return table
+
+
+def _framed(has_text_features: bool) -> tuple[Modality, ...]:
+    """The modalities whose steps are rows of numbers."""
+    return MODALITIES if has_text_features else ("audio", "vision")
+
+
+def _has_text_features(schema: pa.Schema) -> bool:
+    return "text_length" in schema.names
+
+
+def _required(framed: tuple[Modality, ...]) -> dict[str, pa.DataType]:
+    return {**_NAMES, **(_TEXT_FEATURES if "text" in framed else _IDS), **_FRAMES}
+
+
+def _name(store: Store, entry: ShardEntry) -> str:
+    return f"shard {store.url}/{entry.path}"
 
 
 def _row_groups(utterances: Utterances) -> list[NDArray[np.int64]]:
@@ -155,22 +224,23 @@ def _step_bytes(sequences: Ragged) -> int:
 
 
 def _table(utterances: Utterances) -> pa.Table:
+    framed = _framed(utterances.text_dim > 0)
+    text = _lists(utterances.text, np.float32 if "text" in framed else np.int32)
     columns = {
         "utterance_id": pa.array(utterances.utterance_id, pa.string()),
         "raw_text": pa.array(utterances.raw_text, pa.string()),
         "label": _nullable_floats(utterances.label),
         **{f"label_{m}": _nullable_floats(labels) for m, labels in utterances.modality_labels.items()},
-        "text_ids": _lists(utterances.text_ids, np.int32),
+        "text" if "text" in framed else "text_ids": text,
         "audio": _lists(utterances.audio, np.float32),
         "vision": _lists(utterances.vision, np.float32),
-        "audio_length": pa.array(utterances.audio.lengths.astype(np.int32)),
-        "vision_length": pa.array(utterances.vision.lengths.astype(np.int32)),
+        **{f"{m}_length": pa.array(utterances.sequences(m).lengths.astype(np.int32)) for m in framed},
     }
     fields = [
         pa.field(name, array.type, nullable=name in _NULLABLE or name.startswith("label_"))
         for name, array in columns.items()
     ]
-    dims = {f"lnln.{modality}_dim": str(utterances.sequences(modality).values.shape[1]) for modality in _FRAMES}
+    dims = {f"lnln.{modality}_dim": str(utterances.sequences(modality).values.shape[1]) for modality in framed}
     return pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields, metadata=dims))
 
 
@@ -191,7 +261,7 @@ def _lists(sequences: Ragged, dtype: type[np.generic]) -> pa.Array:
 
 def _stated_dims(metadata: Mapping[bytes, bytes] | None) -> dict[Modality, int]:
     stated: dict[Modality, int] = {}
-    for modality in _FRAMES:
+    for modality in MODALITIES:
         text = (metadata or {}).get(f"lnln.{modality}_dim".encode(), b"")
         if text.isdigit():
             stated[modality] = int(text)
@@ -211,15 +281,17 @@ def _utterances(batch: pa.RecordBatch, dims: Mapping[Modality, int], name: str) 
         utterance_id=names,
         raw_text=texts,
         label=_floats(batch.column("label")),
-        text_ids=Ragged.from_lengths(
-            _list_values(batch.column("text_ids"), name), _list_lengths(batch.column("text_ids"))
-        ),
+        text=_frames(batch, "text", dims["text"], name) if dims.get("text") else _ids(batch.column("text_ids"), name),
         audio=_frames(batch, "audio", dims["audio"], name),
         vision=_frames(batch, "vision", dims["vision"], name),
         modality_labels={
             m: _floats(batch.column(f"label_{m}")) for m in MODALITIES if f"label_{m}" in batch.schema.names
         },
     )
+
+
+def _ids(column: Any, name: str) -> Ragged:
+    return Ragged.from_lengths(_list_values(column, name), _list_lengths(column))
 
 
 def _frames(batch: pa.RecordBatch, column: str, dim: int, name: str) -> Ragged:

@@ -3,38 +3,47 @@
     evaluation = evaluate(store, "mosi-lnln@best")          # or a run id, or a pulled folder
     for row in evaluation.rows(): ...
 
-An evaluation is known by its weights, features, split and views: asked for again, the stored one is returned.
+An evaluation is known by its weights, features, split and views: asked for again, the stored one is returned. It is
+computed in float32 whatever precision the model was trained in.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from lnln import __version__
+from lnln.config import CorruptionConfig
 from lnln.corruption import ViewSpec
 from lnln.data.manifest import FeatureManifest, read_features
 from lnln.data.schema import SPLITS, Split, Utterances
 from lnln.data.shards import read_labels, read_split
 from lnln.data.store import Store
 from lnln.errors import RefusedError
-from lnln.evaluate.scores import BOOTSTRAP_SEED, NUM_RESAMPLES, score_views
-from lnln.evaluations import Evaluation, evaluation_id, evaluation_specs, read_evaluation
+from lnln.evaluate.predictions import Answers, encode_predictions
+from lnln.evaluate.published import open_selected_on_test
+from lnln.evaluate.scores import BOOTSTRAP_SEED, NUM_RESAMPLES, merge_scores, score_views
+from lnln.evaluations import (
+    PUBLISHED_SELECTION,
+    SELECTIONS,
+    Evaluation,
+    evaluation_id,
+    evaluation_specs,
+    read_evaluation,
+)
 from lnln.model_store.opened import OpenedModel, open_model
 from lnln.progress import bar
 from lnln.runs import run_folder
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Values = NDArray[np.float32]
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -45,35 +54,61 @@ def evaluate(
     split: str = "test",
     rates: Sequence[float] | None = None,
     mask_seeds: Sequence[int] | None = None,
+    selection: str = "validation",
+    corruption: CorruptionConfig | None = None,
     batch_size: int = 256,
     force: bool = False,
 ) -> Evaluation:
     """Score the model `name` (a run, a published model, a folder) on a split of `corpus`, default: its own.
 
-    rates and mask_seeds default to those of the model's config; every rate is scored under every mask seed. The result
-    is stored below the run or model and returned as it is the next time, unless `force`. Raises RefusedError for an
-    unknown model, corpus or split, features that do not fit the model, and a split without labels.
+    rates and mask_seeds default to those of the model's config; every rate is scored under every mask seed. selection:
+    `validation` for the model itself; `published` for each metric with the weights of the epoch that was best in it on
+    test, of a run with `train.selection: published`, for comparison with tables made so and for nothing else.
+    corruption: how views erase, default as the model's config says; models whose configs differ in it are compared on
+    the same views by giving one. The result is stored below the run or model and returned as it is the next time,
+    unless `force`. Raises RefusedError for an unknown model, corpus or split, features that do not fit the model, a
+    split without labels, and a model without weights of the selection.
     """
     if split not in SPLITS:
         raise RefusedError(f"a split is one of {', '.join(SPLITS)}, got {split!r}")
+    if selection not in SELECTIONS:
+        raise RefusedError(f"a selection is one of {', '.join(SELECTIONS)}, got {selection!r}")
     chosen: Split = split
     opened = open_model(store, name)
+    selected = open_selected_on_test(store, opened) if selection == "published" else None
     manifest = _features_for(store, opened, corpus)
-    specs = evaluation_specs(opened.corruption, rates, mask_seeds)
+    specs = evaluation_specs(corruption or opened.corruption, rates, mask_seeds)
     _check_specs(specs)
-    identity = evaluation_id(opened.weights_sha256, manifest.digest(), chosen, [spec.view_id for spec in specs])
+    weights = opened.weights_sha256 if selected is None else selected.digest
+    identity = evaluation_id(weights, manifest.digest(), chosen, [spec.view_id for spec in specs])
     if not force and (stored := _stored(store, opened, identity)) is not None:
         return stored
     utterances = read_split(store, manifest, chosen)
     train_labels = utterances.label if chosen == "train" else read_labels(store, manifest, "train")
-    predictions, completeness = predict_views(store, opened, manifest, chosen, utterances, specs, batch_size)
-    table = _table(utterances, specs, predictions, completeness)
+    inputs = (manifest, chosen, utterances, specs, batch_size)
+    answers: dict[int | None, Answers] = {}
+    if selected is None:
+        answers[None] = predict_views(store, opened, *inputs)
+    else:
+        for epoch in selected.files:
+            answers[epoch] = predict_views(store, opened, *inputs, weights=selected.weights(store, epoch))
+    scored = {
+        epoch: score_views(specs, a.sentiment, a.completeness, utterances.label, train_labels, manifest.label_range)
+        for epoch, a in answers.items()
+    }
+    table = encode_predictions(utterances, specs, answers)
     path = f"{opened.evaluations}/{identity}-{hashlib.sha256(table).hexdigest()[:12]}.parquet"
     store.write(path, table)
+    model: dict[str, Any] = {"run_id": opened.run_id, "weights_sha256": weights}
+    if selected is None:
+        numbers = scored[None]
+    else:
+        numbers = merge_scores({metric: scored[e] for metric, e in selected.epochs.items()}, manifest.label_range)
+        model["weights_sha256_by_epoch"] = {str(epoch): file["sha256"] for epoch, file in selected.files.items()}
     evaluation = Evaluation(
         evaluation_id=identity,
         name=opened.reference,
-        model={"run_id": opened.run_id, "weights_sha256": opened.weights_sha256},
+        model=model,
         corpus=manifest.corpus,
         feature_id=manifest.feature_id,
         manifest_digest=manifest.digest(),
@@ -85,7 +120,11 @@ def evaluate(
         predictions={"path": path, "sha256": hashlib.sha256(table).hexdigest(), "num_bytes": len(table)},
         bootstrap={"num_resamples": NUM_RESAMPLES, "seed": BOOTSTRAP_SEED},
         code_version=__version__,
-        **score_views(specs, predictions, completeness, utterances.label, train_labels, manifest.label_range),
+        selection="validation" if selected is None else "published",
+        epochs={} if selected is None else dict(selected.epochs),
+        note="" if selected is None else PUBLISHED_SELECTION,
+        absent_modalities=tuple(opened.features.get("absent_modalities", ())),
+        **numbers,
     )
     record = f"{opened.evaluations}/{identity}.json"
     store.write_json(record, evaluation.to_dict())
@@ -100,25 +139,36 @@ def predict_views(
     utterances: Utterances,
     specs: Sequence[ViewSpec],
     batch_size: int,
-) -> tuple[Values, Values]:
-    """Sentiment and completeness, each (views, utterances), without gradient, on the accelerator if there is one."""
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+) -> Answers:
+    """Sentiment and completeness of every view and utterance, in float32, on the accelerator if there is one.
+
+    weights: to be used instead of the model's own.
+    """
     import torch
 
     from lnln.batches import EvaluationBatches, Views
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = opened.load().to(device).eval()
+    model = opened.load()
+    if weights is not None:
+        model.load_state_dict(weights)
+    model = model.to(device).eval()
     views = Views(utterances, split, store, manifest)
     unknown_id = manifest.tokenizer.unknown_id
     batches = EvaluationBatches(utterances, views, specs, unknown_id, batch_size=batch_size, device=device)
-    sentiment, completeness = np.empty(batches.shape, np.float32), np.empty(batches.shape, np.float32)
+    sentiment, completeness = np.empty(batches.shape, np.float32), np.full(batches.shape, np.nan, np.float32)
+    is_estimated = False
     with bar(f"evaluate {opened.reference}", len(batches)) as advance, torch.inference_mode():
         for batch in batches:
             output = model(batch.inputs)
             sentiment[batch.view, batch.utterance] = output.sentiment.float().cpu().numpy()
-            completeness[batch.view, batch.utterance] = output.completeness.float().cpu().numpy()
+            if output.completeness is not None:
+                is_estimated = True
+                completeness[batch.view, batch.utterance] = output.completeness.float().cpu().numpy()
             advance()
-    return sentiment, completeness
+    return Answers(sentiment, completeness if is_estimated else None)
 
 
 def _features_for(store: Store, opened: OpenedModel, corpus: str | None) -> FeatureManifest:
@@ -131,12 +181,14 @@ def _features_for(store: Store, opened: OpenedModel, corpus: str | None) -> Feat
     expected = {
         "audio dim": features["spec"]["audio_dim"],
         "vision dim": features["spec"]["vision_dim"],
+        "text dim": features["spec"].get("text_dim", 0),
         "tokenizer": f"{features['tokenizer']['name']} ({features['tokenizer']['vocabulary_size']} ids)",
         "label range": "{:g} to {:g}".format(*features["label_range"]),
     }
     found = {
         "audio dim": manifest.dims["audio"],
         "vision dim": manifest.dims["vision"],
+        "text dim": manifest.spec().text_dim,
         "tokenizer": f"{manifest.tokenizer.name} ({manifest.tokenizer.vocabulary_size} ids)",
         "label range": "{:g} to {:g}".format(*manifest.label_range),
     }
@@ -170,22 +222,3 @@ def _stored(store: Store, opened: OpenedModel, identity: str) -> Evaluation | No
         if stored is not None:
             return replace(stored, name=opened.reference)
     return None
-
-
-def _table(utterances: Utterances, specs: Sequence[ViewSpec], predictions: Values, completeness: Values) -> bytes:
-    """One row per view and utterance, as Parquet."""
-    num_views, num = predictions.shape
-    rates = np.array([spec.rates[0] for spec in specs if spec.rates is not None])
-    table = pa.table(
-        {
-            "utterance_id": pa.array(utterances.utterance_id * num_views, pa.string()),
-            "missing_rate": np.repeat(rates, num),
-            "mask_seed": np.repeat(np.array([spec.seed for spec in specs], np.int64), num),
-            "label": pa.array(np.tile(utterances.label, num_views), pa.float32(), from_pandas=True),
-            "prediction": predictions.reshape(-1),
-            "completeness": completeness.reshape(-1),
-        }
-    )
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()

@@ -6,6 +6,7 @@ V views, N utterances of which L are labelled, C different answers of the baseli
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,18 +29,19 @@ Numbers = Mapping[str, Mapping[str, float]]
 def score_views(
     specs: Sequence[ViewSpec],
     predictions: Values,
-    completeness: Values,
+    completeness: Values | None,
     labels: Values,
     train_labels: Values,
     label_range: tuple[float, float],
 ) -> dict[str, Any]:
     """The numbers of an Evaluation by its fields' names.
 
-    predictions, completeness: (V, N), labels: (N,), NaN where unlabelled. Every rate of `specs` has every mask seed.
+    predictions, completeness: (V, N), None where the model estimates none. labels: (N,), NaN where unlabelled. Every
+    rate of `specs` has every mask seed.
     """
     views = tuple(
-        _score_view(spec, predicted, estimated, labels, label_range)
-        for spec, predicted, estimated in zip(specs, predictions, completeness, strict=True)
+        _score_view(spec, predictions[view], None if completeness is None else completeness[view], labels, label_range)
+        for view, spec in enumerate(specs)
     )
     mean = {metric: float(np.mean([view.scores[metric] for view in views])) for metric in views[0].scores}
     answers = baseline_answers(train_labels, labels, label_range)
@@ -69,8 +71,32 @@ def score_views(
     }
 
 
+def merge_scores(scored: Mapping[str, Mapping[str, Any]], label_range: tuple[float, float]) -> dict[str, Any]:
+    """What `score_views` gives, each metric from predictions of its own: `scored[metric]` is that of its predictions.
+
+    The share of the most frequent class is that of the predictions which the finest accuracy is from.
+    """
+    finest = scored[accuracy_names(label_range)[0]]
+    merged = dict(finest)
+    merged["views"] = tuple(
+        replace(
+            view,
+            scores={metric: made["views"][index].scores[metric] for metric, made in scored.items()},
+            mean_completeness=None,
+        )
+        for index, view in enumerate(finest["views"])
+    )
+    for name in ("mean", "intervals", "rate_intervals"):
+        merged[name] = {metric: made[name][metric] for metric, made in scored.items() if metric in made[name]}
+    merged["margins"] = {
+        baseline: {metric: scored[metric]["margins"][baseline][metric] for metric in by_metric}
+        for baseline, by_metric in finest["margins"].items()
+    }
+    return merged
+
+
 def _score_view(
-    spec: ViewSpec, predicted: Values, estimated: Values, labels: Values, label_range: tuple[float, float]
+    spec: ViewSpec, predicted: Values, estimated: Values | None, labels: Values, label_range: tuple[float, float]
 ) -> ViewScores:
     assert spec.rates is not None, "an evaluation view states its rates"
     finest = accuracy_names(label_range)[0]
@@ -81,7 +107,7 @@ def _score_view(
         mask_seed=spec.seed,
         scores=score(predicted, labels, label_range),
         collapse_share=float(counts.max() / len(predicted)),
-        mean_completeness=float(estimated.mean()),
+        mean_completeness=None if estimated is None else float(estimated.mean()),
     )
 
 

@@ -60,9 +60,11 @@ def _metadata(name: str, lineage: dict[str, Any], evaluation: Evaluation | None)
 
 def _summary(lineage: dict[str, Any]) -> str:
     model = lineage["config"]["model"]
+    reads = ["text"] if model["name"] == "text_only" else list(model["modalities"])
+    read = " and ".join([", ".join(reads[:-1]), reads[-1]]) if len(reads) > 1 else reads[0]
     return (
-        f"{model['name'].upper()} ({model['mode']} mode, text encoder {code(model['text_encoder'])}): sentiment of an "
-        f"utterance from text, audio and vision, any of which may be incomplete or absent. "
+        f"{code(model['name'])} ({model['mode']} mode, text encoder {code(model['text_encoder'])}): sentiment of an "
+        f"utterance from {escape(read)}, any part of which may be missing. "
         f"Trained on the corpus {code(lineage['corpus'])}; the answer lies in "
         f"[{lineage['label_range'][0]:g}, {lineage['label_range'][1]:g}]."
     )
@@ -103,10 +105,13 @@ def _protocol(lineage: dict[str, Any]) -> str:
 
 def _limits(lineage: dict[str, Any]) -> str:
     extractors = [f"{modality} {code(str(made.get('name')))}" for modality, made in lineage["extractors"].items()]
+    absent = " and ".join(lineage["absent_modalities"])
+    without = f"- Trained without {escape(absent)}: no utterance of the training split has it.\n" if absent else ""
     return (
+        f"{without}"
         "- Features must come from the extractors that the corpus was made with "
         f"({', '.join(extractors)}); those of other tools do not fit.\n"
-        "- A sentence alone is an input without audio and vision; the model says how complete it takes it to be.\n"
+        "- A sentence alone is an input without audio and vision.\n"
         "- One mask seed unless the table says otherwise; one training seed. Differences within the interval are no "
         "differences.\n"
         "- Not for decisions about people."

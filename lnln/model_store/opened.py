@@ -25,7 +25,7 @@ from lnln.model_store.files import MANIFEST, ModelFile, ModelManifest, describe,
 from lnln.runs import Run, load_run, run_folder
 
 if TYPE_CHECKING:
-    from lnln.models import LNLN
+    from lnln.models import SentimentModel
 
 WEIGHTS = "model.safetensors"
 
@@ -51,7 +51,7 @@ class OpenedModel:
         """How the model wants to be evaluated."""
         return CorruptionConfig() if self.config is None else self.config.corruption
 
-    def load(self) -> LNLN:
+    def load(self) -> SentimentModel:
         """The network in eval mode."""
         from lnln.models import load_model
 

@@ -35,7 +35,7 @@ from lnln.model_store.opened import WEIGHTS, fetch_version, open_model, read_jso
 from lnln.runs import Run, load_run
 
 if TYPE_CHECKING:
-    from lnln.models import LNLN
+    from lnln.models import SentimentModel
 
 
 def publish(store: Store, run_id: str, name: str) -> str:
@@ -100,7 +100,7 @@ def pull(store: Store, reference: str, folder: Path | str) -> Path:
     return Path(folder)
 
 
-def load(reference: str, store: Store | str | os.PathLike[str]) -> LNLN:
+def load(reference: str, store: Store | str | os.PathLike[str]) -> SentimentModel:
     """The network that `reference` means (a published model, a run, a pulled folder), in eval mode, verified."""
     return open_model(store if isinstance(store, Store) else Store(store), reference).load()
 
@@ -136,6 +136,7 @@ def _lineage(run: Run, features: dict[str, Any]) -> dict[str, Any]:
         "feature_id": run.feature_id,
         "manifest_digest": run.manifest_digest,
         "synthetic": bool(features["synthetic"]),
+        "absent_modalities": list(features.get("absent_modalities", ())),
         "extractors": features["extractors"],
         "tokenizer": tokenizer,
         "language": "zh" if "chinese" in str(tokenizer["name"]).lower() else "en",

@@ -12,29 +12,43 @@ from safetensors import SafetensorError
 from lnln.config import ModelConfig, to_dict
 from lnln.data.schema import FeatureSpec
 from lnln.errors import RefusedError
-from lnln.models.lnln import LNLN, Output
-from lnln.models.text_encoder import load_text_encoder
+from lnln.models.base import SentimentModel
+from lnln.models.lnln import LNLN
+from lnln.models.output import Output
+from lnln.models.text_encoder import check_vocabulary, load_text_encoder
+from lnln.models.text_only import TextOnly
 
-__all__ = ["LNLN", "Output", "build_model", "load_model"]
+__all__ = ["LNLN", "MODELS", "Output", "SentimentModel", "TextOnly", "build_model", "load_model"]
+
+# By `model.name` of their config.
+MODELS: dict[str, type[LNLN] | type[TextOnly]] = {"lnln": LNLN, "text_only": TextOnly}
 
 
 def build_model(
     config: ModelConfig, spec: FeatureSpec, statistics: Mapping[str, Mapping[str, Any]] | None = None
-) -> LNLN:
+) -> SentimentModel:
     """A new model with a trained text encoder and everything else random (`torch.manual_seed` decides how).
 
-    statistics: of the training split's audio and vision, as a feature manifest has them; used when `standardize`.
-    Raises RefusedError for a text encoder that cannot be had or does not know the corpus's ids.
+    A corpus with ready-made language features (`spec.text_dim`) has no use for a text encoder: `config.text_encoder` is
+    not looked at. statistics: of the training split's audio, vision and text features, as a feature manifest has them;
+    used when `standardize`. Raises RefusedError for a text encoder that cannot be had, or whose vocabulary is not the
+    one of the corpus's ids.
     """
-    encoder = load_text_encoder(config.text_encoder)
-    model = LNLN(model=to_dict(config), spec=to_dict(spec), encoder=encoder.config_dict())
-    model.text_encoder.load_state_dict(encoder.state_dict())
+    encoder = None
+    if not spec.text_dim:
+        check_vocabulary(config.text_encoder, spec.tokenizer, spec.vocabulary_size, spec.unknown_id)
+        encoder = load_text_encoder(config.text_encoder)
+    model = MODELS[config.name](
+        model=to_dict(config), spec=to_dict(spec), encoder=None if encoder is None else encoder.config_dict()
+    )
+    if encoder is not None and model.text_encoder is not None:
+        model.text_encoder.load_state_dict(encoder.state_dict())
     if statistics is not None:
         model.set_statistics(statistics)
     return model
 
 
-def load_model(folder: str | Path) -> LNLN:
+def load_model(folder: str | Path) -> SentimentModel:
     """The model saved in `folder` (model.safetensors and config.json), in eval mode; nothing is downloaded.
 
     Raises RefusedError when a file is absent, damaged, or does not fit the other.
@@ -46,9 +60,10 @@ def load_model(folder: str | Path) -> LNLN:
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         name = values["model"]["name"]
-        if name != "lnln":
-            raise RefusedError(f"{folder / 'config.json'} is of model {name!r}, expected 'lnln'")
-        return LNLN.from_pretrained(folder).eval()
+        if name not in MODELS:
+            raise RefusedError(f"{folder / 'config.json'} is of model {name!r}, expected one of {', '.join(MODELS)}")
+        model: SentimentModel = MODELS[name].from_pretrained(folder)
+        return model.eval()
     except RefusedError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:

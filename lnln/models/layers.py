@@ -71,10 +71,11 @@ def attend(
 
 
 class Layer(nn.Module):
-    """Attention, then a feed-forward network, both pre-normalised and residual."""
+    """Attention, then a feed-forward network, both pre-normalised and residual; dropout on what each adds."""
 
-    def __init__(self, dim: int, sizes: BlockSizes) -> None:
+    def __init__(self, dim: int, sizes: BlockSizes, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.attention = Attention(dim, sizes.num_heads, sizes.head_dim)
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(dim),
@@ -89,19 +90,22 @@ class Layer(nn.Module):
         context: Float[Tensor, "B C D"],
         key_mask: Bool[Tensor, "B 1 1 C"] | None = None,
     ) -> Float[Tensor, "B S D"]:
-        x = x + self.attention(x, context, key_mask)
-        out: Tensor = x + self.feed_forward(x)
+        x = x + self.dropout(self.attention(x, context, key_mask))
+        out: Tensor = x + self.dropout(self.feed_forward(x))
         return out
 
 
 class Transformer(nn.Module):
-    """Learnable tokens in front of the input, learned positions added, then `depth` layers of self-attention."""
+    """Learnable tokens in front of the input, learned positions added, then `depth` layers of self-attention.
 
-    def __init__(self, dim: int, sizes: BlockSizes) -> None:
+    position_std: deviation of the positions at the start.
+    """
+
+    def __init__(self, dim: int, sizes: BlockSizes, *, position_std: float = 1.0, dropout: float = 0.0) -> None:
         super().__init__()
         self.tokens = nn.Parameter(torch.zeros(1, sizes.num_tokens, dim)) if sizes.num_tokens else None
-        self.positions = nn.Parameter(torch.randn(1, sizes.num_tokens + sizes.max_length, dim))
-        self.layers = nn.ModuleList(Layer(dim, sizes) for _ in range(sizes.depth))
+        self.positions = nn.Parameter(position_std * torch.randn(1, sizes.num_tokens + sizes.max_length, dim))
+        self.layers = nn.ModuleList(Layer(dim, sizes, dropout) for _ in range(sizes.depth))
 
     def forward(
         self, x: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"] | None = None, num_read: int | None = None
@@ -131,14 +135,15 @@ class CrossTransformer(nn.Module):
     """Layers in which a sequence attends to a context that stays as it is (eq. 4).
 
     One learnable token, the same for both sides, goes in front of each; its output comes first.
+    position_std: deviation of the positions at the start.
     """
 
-    def __init__(self, dim: int, sizes: BlockSizes) -> None:
+    def __init__(self, dim: int, sizes: BlockSizes, *, position_std: float = 1.0, dropout: float = 0.0) -> None:
         super().__init__()
         self.token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.positions = nn.Parameter(torch.randn(1, 1 + sizes.max_length, dim))
-        self.context_positions = nn.Parameter(torch.randn(1, 1 + sizes.max_length, dim))
-        self.layers = nn.ModuleList(Layer(dim, sizes) for _ in range(sizes.depth))
+        self.positions = nn.Parameter(position_std * torch.randn(1, 1 + sizes.max_length, dim))
+        self.context_positions = nn.Parameter(position_std * torch.randn(1, 1 + sizes.max_length, dim))
+        self.layers = nn.ModuleList(Layer(dim, sizes, dropout) for _ in range(sizes.depth))
 
     def forward(self, x: Float[Tensor, "B S D"], context: Float[Tensor, "B C D"]) -> Float[Tensor, "B S+1 D"]:
         token = self.token.expand(len(x), -1, -1)

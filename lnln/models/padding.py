@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from lnln.batches import Inputs
+from lnln.data.schema import MODALITIES, Modality
 
 # Utterances that are computed at one length. With MOSI's texts (14 tokens on average, 45 the longest of 64) groups of
 # 16 compute 21 tokens instead of 45; smaller ones save little more and make small matrices.
 GROUP_SIZE = 16
+
+
+def steps(inputs: Inputs, modality: Modality) -> tuple[Tensor, Tensor]:
+    """The steps of one modality (B, T, ...) and their mask (B, T)."""
+    return getattr(inputs, modality), getattr(inputs, f"{modality}_mask")
+
+
+def leave_out(inputs: Inputs, kept: Collection[str]) -> Inputs:
+    """`inputs` as if every utterance lacked the modalities that are not `kept`: they have no steps at all."""
+    gone = [modality for modality in MODALITIES if modality not in kept]
+    names = [name for modality in gone for name in (modality, f"{modality}_mask")]
+    return replace(inputs, **{name: getattr(inputs, name)[:, :0] for name in names})
 
 
 def fit(inputs: Inputs, max_lengths: Mapping[str, int], *, trim: bool) -> Inputs:
@@ -27,28 +40,30 @@ def fit(inputs: Inputs, max_lengths: Mapping[str, int], *, trim: bool) -> Inputs
     if trim:
         masks = (inputs.text_mask, inputs.audio_mask, inputs.vision_mask)
         longest = torch.stack([mask.any(dim=0).sum() for mask in masks]).tolist()  # one wait for the device, not three
-        for modality, length in zip(("text", "audio", "vision"), longest, strict=True):
+        for modality, length in zip(MODALITIES, longest, strict=True):
             lengths[modality] = min(lengths[modality], length)
     lengths["text"] = max(1, lengths["text"])
-    # The fields are called after their modality: text_ids, text_mask, audio, ...
-    return Inputs(**{f.name: _resize(getattr(inputs, f.name), lengths[f.name.split("_")[0]]) for f in fields(Inputs)})
+    # The fields are called after their modality: text, text_mask, audio, ...
+    return Inputs(**{f.name: resize(getattr(inputs, f.name), lengths[f.name.split("_")[0]]) for f in fields(Inputs)})
 
 
-def by_length(read: Callable[[Tensor, Tensor], Tensor], x: Tensor, mask: Tensor) -> Tensor:
-    """`read(x, mask)`, x (B, T, ...), mask (B, T), computed for groups of rows of similar length without the padding
-    that a group does not need. For a `read` that leaves padding out, so that each row's result is the same.
+def by_length(read: Callable[..., tuple[Tensor, ...]], mask: Tensor, *sequences: Tensor) -> tuple[Tensor, ...]:
+    """`read(mask, *sequences)`, mask (B, T), sequences (B, T, ...), computed for groups of rows of similar length
+    without the padding that a group does not need. For a `read` that leaves padding out, so that each row's result is
+    the same; what it returns has B rows and a shape that does not hang on T.
 
     On a GPU all rows are one group: to ask for lengths would wait for the device, which has cores to spare.
     """
-    if x.device.type != "cpu" or len(x) <= GROUP_SIZE:
-        return read(x, mask)
+    if mask.device.type != "cpu" or len(mask) <= GROUP_SIZE:
+        return read(mask, *sequences)
     lengths = mask.sum(dim=1)
     order = lengths.argsort(stable=True)
     parts = []
     for rows in order.split(GROUP_SIZE):
-        length = min(max(1, int(lengths[rows[-1]])), x.shape[1])
-        parts.append(read(x[rows, :length], mask[rows, :length]))
-    return torch.cat(parts)[order.argsort()]
+        length = min(max(1, int(lengths[rows[-1]])), mask.shape[1])
+        parts.append(read(*(x[rows, :length] for x in (mask, *sequences))))
+    back = order.argsort()
+    return tuple(torch.cat(results)[back] for results in zip(*parts, strict=True))
 
 
 def concatenate(first: Inputs, second: Inputs) -> Inputs:
@@ -57,11 +72,11 @@ def concatenate(first: Inputs, second: Inputs) -> Inputs:
     for field in fields(Inputs):
         pair = [getattr(first, field.name), getattr(second, field.name)]
         length = max(x.shape[1] for x in pair)
-        values[field.name] = torch.cat([_resize(x, length) for x in pair])
+        values[field.name] = torch.cat([resize(x, length) for x in pair])
     return Inputs(**values)
 
 
-def _resize(x: Tensor, length: int) -> Tensor:
+def resize(x: Tensor, length: int) -> Tensor:
     """`x` (B, T, ...) cut or padded with zeros to `length` steps."""
     missing = length - x.shape[1]
     if missing <= 0:

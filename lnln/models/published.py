@@ -93,7 +93,7 @@ def our_name(published: str) -> str | None:
 
     Raises RefusedError for any other name.
     """
-    if re.match(r"bertmodel\.model\.(pooler\.|embeddings\.position_ids$)", published):
+    if re.match(r"bertmodel\.model\.(pooler\.|embeddings\.(position_ids|token_type_ids)$)", published):
         return None
     for pattern, module in _MODULES.items():
         name, found = re.subn(f"^{pattern}", module, published)
@@ -177,7 +177,7 @@ def _sizes(state: Mapping[str, Tensor], args: Mapping[str, Any] | None) -> Sizes
         ("dmml", "fuison_transformer"),  # spelt so in the published configuration
     )
     inner = state["dmml.1.layers.0.0.fn.to_q.weight"].shape[0]
-    hyper_heads = _heads(args, ("dmml", "hyper_modality_learning")) or max(1, inner // _HYPER_HEAD_DIM)
+    hyper_heads = _heads(args, ("dmml", "hyper_modality_learning"), inner) or max(1, inner // _HYPER_HEAD_DIM)
     return Sizes(
         dim=state["h_hyper"].shape[2],
         num_tokens=state["h_hyper"].shape[1],
@@ -198,7 +198,7 @@ def _block(
     section: tuple[str, ...],
 ) -> BlockSizes:
     inner = state[f"{layers}.0.0.fn.to_q.weight"].shape[0]
-    num_heads = _heads(args, section) or max(1, inner // _HEAD_DIM)
+    num_heads = _heads(args, section, inner) or max(1, inner // _HEAD_DIM)
     num_tokens = state[token].shape[1] if token in state else 0
     return BlockSizes(
         depth=_depth(state, layers),
@@ -215,12 +215,20 @@ def _depth(state: Mapping[str, Tensor], layers: str) -> int:
     return 1 + max((int(number[1]) for number in numbers if number), default=-1)
 
 
-def _heads(args: Mapping[str, Any] | None, section: tuple[str, ...]) -> int | None:
+def _heads(args: Mapping[str, Any] | None, section: tuple[str, ...], inner: int) -> int | None:
+    """The number of heads that `args` states, None where it does not; RefusedError where `inner` is no multiple."""
     values: Any = (args or {}).get("model", {})
     for key in section:
         values = values.get(key, {})
     heads = values.get("heads")
-    return None if heads is None else int(heads)
+    if heads is None:
+        return None
+    if not isinstance(heads, int) or heads < 1 or inner % heads:
+        raise RefusedError(
+            f"args.model.{'.'.join(section)}.heads must be a whole number that divides the {inner} columns of the "
+            f"queries, got {heads!r}"
+        )
+    return heads
 
 
 def _encoder(state: Mapping[str, Tensor], args: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -229,6 +237,11 @@ def _encoder(state: Mapping[str, Tensor], args: Mapping[str, Any] | None) -> dic
     vocabulary, dim = state[f"{place}.embeddings.word_embeddings.weight"].shape
     name = str((args or {}).get("model", {}).get("feature_extractor", {}).get("bert_pretrained", ""))
     heads = re.search(r"(\d+)\s*heads", name)
+    if heads is None and dim % _BERT_HEAD_DIM:
+        raise RefusedError(
+            f"a text encoder of width {dim} says nothing of its number of heads; state it in args.model."
+            "feature_extractor.bert_pretrained, as in '4 heads'"
+        )
     dropout = re.search(r"dropout\s*([\d.]+)", name)
     probability = float(dropout[1]) if dropout else 0.1
     return {
@@ -236,7 +249,7 @@ def _encoder(state: Mapping[str, Tensor], args: Mapping[str, Any] | None) -> dic
         "vocab_size": vocabulary,
         "hidden_size": dim,
         "num_hidden_layers": _depth(state, f"{place}.encoder.layer"),
-        "num_attention_heads": int(heads[1]) if heads else max(1, dim // _BERT_HEAD_DIM),
+        "num_attention_heads": int(heads[1]) if heads else dim // _BERT_HEAD_DIM,
         "intermediate_size": state[f"{place}.encoder.layer.0.intermediate.dense.weight"].shape[0],
         "max_position_embeddings": state[f"{place}.embeddings.position_embeddings.weight"].shape[0],
         "type_vocab_size": state[f"{place}.embeddings.token_type_embeddings.weight"].shape[0],

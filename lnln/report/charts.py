@@ -82,7 +82,7 @@ def _draw_panel(axes: Axes, evaluations: Sequence[Evaluation], metric: str, look
             marker=MARKERS[index % len(MARKERS)],
             markersize=5,
             lw=2,
-            label=_plain(evaluation.name),
+            label=_plain(evaluation.title),
         )
     baselines = [
         (scale * evaluations[0].baselines[baseline][metric], label, style)

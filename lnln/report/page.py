@@ -25,7 +25,7 @@ from lnln.evaluations import Evaluation, Interval, format_interval, format_score
 from lnln.markdown import code, escape, table
 from lnln.metrics import TITLES
 from lnln.model_store.card import SYNTHETIC
-from lnln.model_store.opened import open_model
+from lnln.model_store.opened import OpenedModel, open_model
 from lnln.report.charts import draw_robustness
 
 # Above this share of one predicted class at a rate, the report warns.
@@ -35,12 +35,18 @@ COLLAPSE_SHARE = 0.9
 def report(store: Store, names: Sequence[str], folder: Path | str) -> Path:
     """Write the report on the models `names` (runs, published models, folders) to `folder`; returns its index.md.
 
-    Models not evaluated on test before are evaluated now. Raises RefusedError for no name or an unknown one.
+    Models not evaluated on test before are evaluated now; a run with `train.selection: published` a second time, with
+    the weights that were selected on test, as a section of its own that says so. Raises RefusedError for no name or an
+    unknown one.
     """
     if not names:
         raise RefusedError("a report needs a run or a published model or more, got none; see `lnln models`")
     folder = Path(folder)
-    evaluations = [evaluate(store, name) for name in dict.fromkeys(names)]
+    evaluations = [
+        evaluate(store, name, selection=selection)
+        for name in dict.fromkeys(names)
+        for selection in _selections(open_model(store, name))
+    ]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -63,19 +69,29 @@ def render(evaluations: Sequence[Evaluation], configs: dict[str, str]) -> str:
     if len(evaluations) > 1:
         parts += ["## Side by side", _side_by_side(evaluations)]
     for evaluation in evaluations:
-        parts += [f"## {escape(evaluation.name)}", _facts(evaluation), table(evaluation.rows()), *_warnings(evaluation)]
+        parts += [
+            f"## {escape(evaluation.title)}",
+            _facts(evaluation),
+            table(evaluation.rows()),
+            *_warnings(evaluation),
+        ]
     parts += ["## How to read this", _READING, "## How to get the same", _how_to_reproduce(evaluations, configs)]
     return "\n\n".join(parts) + "\n"
 
 
 def verdict(evaluation: Evaluation) -> str:
-    """One sentence: better than predicting the train mean, worse, or not told apart, and by how much."""
+    """One sentence: better than predicting the train mean, worse, or not told apart, and by how much.
+
+    None of it for scores that were selected on test.
+    """
     margin = evaluation.margins["predict_mean"]["mae"]
     mean, baseline = evaluation.mean["mae"], evaluation.baselines["predict_mean"]["mae"]
     by = f"{abs(margin.value):.3f} (95% interval {_ordered(margin)})"
     where = f"on {code(evaluation.corpus)} {evaluation.split}"
     numbers = f"mean MAE {mean:.3f} over {len(evaluation.rates)} missing rates, baseline {baseline:.3f}"
-    name = f"**{escape(evaluation.name)}"
+    name = f"**{escape(evaluation.title)}"
+    if evaluation.note:
+        return f"{name}: {escape(evaluation.note)}** {where}: {numbers}."
     if margin.low > 0:
         return f"{name} beats predicting the train mean** {where}: {numbers}, better by {by}. {_one_class(evaluation)}"
     if margin.high < 0:
@@ -89,13 +105,14 @@ def verdict(evaluation: Evaluation) -> str:
 def scores_csv(evaluations: Sequence[Evaluation]) -> str:
     """One row per model and view; metrics that a corpus does not have stay empty."""
     metrics = [metric for metric in TITLES if any(metric in evaluation.mean for evaluation in evaluations)]
-    fixed = ["name", "corpus", "split", "missing_rate", "mask_seed", "view_id"]
+    fixed = ["name", "selection", "corpus", "split", "missing_rate", "mask_seed", "view_id"]
     out = io.StringIO()
     writer = csv.DictWriter(out, [*fixed, *metrics, "collapse_share", "mean_completeness"], lineterminator="\n")
     writer.writeheader()
     for evaluation in evaluations:
         for view in evaluation.views:
-            same = {"name": evaluation.name, "corpus": evaluation.corpus, "split": evaluation.split}
+            same = {"name": evaluation.name, "selection": evaluation.selection}
+            same |= {"corpus": evaluation.corpus, "split": evaluation.split}
             spec = {"missing_rate": view.missing_rate, "mask_seed": view.mask_seed, "view_id": view.view_id}
             more = {"collapse_share": view.collapse_share, "mean_completeness": view.mean_completeness}
             writer.writerow({**same, **spec, **view.scores, **more})
@@ -104,10 +121,17 @@ def scores_csv(evaluations: Sequence[Evaluation]) -> str:
 
 _READING = """\
 - Every modality has the missing rate of the row; masks are the same for every model and nested over rates.
-- One checkpoint gives all numbers. It was selected on validation; test took no part.
+- One checkpoint gives all numbers. It was selected on validation; test took no part. Where it did, the section says
+  so, and its numbers are for comparison with tables that were made so.
 - Accuracies and F1 are in percent. np: negative against positive, zeros left out; nn: negative against non-negative.
 - Intervals come from drawing the utterances again, with replacement; they say nothing of other training seeds.
 - F1 has its arguments in the right order; the tables of the LNLN paper do not, and select on test."""
+
+
+def _selections(opened: OpenedModel) -> list[str]:
+    """A run keeps the weights that were selected on test, if there are any; what was published of it does not."""
+    keeps = opened.config is not None and opened.config.train.selection == "published"
+    return ["validation", "published"] if keeps and opened.run_id == opened.reference else ["validation"]
 
 
 def _one_class(evaluation: Evaluation) -> str:
@@ -125,9 +149,12 @@ def _ordered(margin: Interval) -> str:
 
 def _facts(evaluation: Evaluation) -> str:
     seeds = ", ".join(str(seed) for seed in evaluation.mask_seeds)
+    absent = escape(" and ".join(evaluation.absent_modalities))
     return (
+        f"{f'**These scores are {escape(evaluation.note)}.** ' if evaluation.note else ''}"
         f"Corpus {code(evaluation.corpus)}{' (synthetic)' if evaluation.synthetic else ''}, {evaluation.split} split, "
         f"{evaluation.num_labelled} labelled utterances, mask seeds {seeds}."
+        f"{f' Trained without {absent}: no utterance of the training split has it.' if absent else ''}"
     )
 
 
@@ -146,7 +173,7 @@ def _side_by_side(evaluations: Sequence[Evaluation]) -> str:
     metrics = [m for m in TITLES if any(m in evaluation.intervals for evaluation in evaluations)]
     rows = []
     for evaluation in evaluations:
-        cells = {"model": escape(evaluation.name), "corpus": escape(evaluation.corpus)}
+        cells = {"model": escape(evaluation.title), "corpus": escape(evaluation.corpus)}
         for metric in metrics:
             found = evaluation.intervals.get(metric)
             cells[TITLES[metric]] = (
@@ -165,12 +192,14 @@ def _how_to_reproduce(evaluations: Sequence[Evaluation], configs: dict[str, str]
             lines.append(
                 f"lnln train {shlex.quote(evaluation.corpus)} --config {shlex.quote(configs[evaluation.name])}"
             )
-        lines.append(f"lnln evaluate {shlex.quote(evaluation.name)}")
-    lines.append("lnln report " + " ".join(shlex.quote(evaluation.name) for evaluation in evaluations))
+        options = " --selection published" if evaluation.selection == "published" else ""
+        lines.append(f"lnln evaluate {shlex.quote(evaluation.name)}{options}")
+    names = dict.fromkeys(evaluation.name for evaluation in evaluations)
+    lines.append("lnln report " + " ".join(map(shlex.quote, names)))
     fence = "`" * (3 + max((len(run) for run in re.findall("`+", "".join(lines))), default=0))
     rows = [
         {
-            "model": escape(evaluation.name),
+            "model": escape(evaluation.title),
             "run": code(str(evaluation.model["run_id"])),
             "weights SHA-256": code(str(evaluation.model["weights_sha256"])[:12]),
             "features": code(evaluation.feature_id),

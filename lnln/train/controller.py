@@ -14,6 +14,7 @@ from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAM
 
 from lnln.data.store import Store
 from lnln.errors import RefusedError
+from lnln.train.published_selection import prune_weights
 
 
 class RunNotes(UserCallback):
@@ -26,8 +27,12 @@ class RunNotes(UserCallback):
         store = Store(self._store_url)
         record = metrics[0]["record"]
         earlier = [entry for entry in read_history(store, self._folder) if entry["epoch"] < record["epoch"]]
-        store.write_json(f"{self._folder}/history.json", [*earlier, record])
+        history = [*earlier, record]
+        store.write_json(f"{self._folder}/history.json", history)
         store.write(_copy(self._folder), store.read(_state(self._folder)))
+        # Last: from here on nothing leads back to an earlier checkpoint.
+        if "test" in record:
+            prune_weights(store, self._folder, history, is_over=False)
 
 
 def read_history(store: Store, folder: str) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ continues from the newest checkpoint that Ray knows and ends with the scores it 
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ from lnln.data.shards import read_labels
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.progress import line
-from lnln.runs import Run, damaged_run_files, is_finished, load_run, run_folder, run_id_for, run_record
+from lnln.runs import Run, absence, damaged_run_files, is_finished, load_run, run_folder, run_id_for, run_record
 from lnln.train.progress import following
 from lnln.train.session import cluster_address, ray_session
 
@@ -49,6 +50,7 @@ def train(
 
     use_gpu: None for a GPU per worker where there are as many. config_name: for the record, where the config came from.
     progress: takes a line when something is done; None for silence.
+    Each worker computes with OMP_NUM_THREADS threads where that is set, else with its share of its machine's cores.
     Raises RefusedError for what cannot be trained: unknown corpus, a split without (labelled) utterances, an encoder
     that does not know the corpus's vocabulary, GPUs that are not there, a loss that stops being a number.
     """
@@ -85,8 +87,12 @@ def _train(
     store.create_json(f"{folder}/run.json", run_record(config, manifest, config_name))
 
     from lnln.train.controller import mend_state, remove_orphans
+    from lnln.train.published_selection import prune_weights
 
     mend_state(store, folder)
+    absent = manifest.absent_modalities()
+    if absent and progress is not None:
+        progress(absence(manifest.corpus, absent))
     with ray_session(num_workers):
         trainer = build_trainer(
             store,
@@ -98,18 +104,24 @@ def _train(
             use_gpu=use_gpu,
             feature_id=manifest.feature_id,
             folder=folder,
+            num_threads=chosen_threads(),
         )
         with following(store, folder, config, num_workers, progress), _refusing(run_id):
             result = trainer.fit()
-    store.write_json(f"{folder}/result.json", _summary(result, num_workers))
+    found = {**_summary(result, num_workers), "absent_modalities": list(absent)}
+    store.write_json(f"{folder}/result.json", found)
     remove_orphans(store, folder)
+    if config.train.selection == "published":
+        prune_weights(store, folder, found["history"], is_over=True)
 
 
 def check(store: Store, manifest: FeatureManifest, config: Config, num_workers: int, use_gpu: bool | None) -> None:
     """RefusedError for what can be known before anything is started."""
     if num_workers < 1:
         raise RefusedError(f"the number of workers must be 1 or more, got {num_workers}")
-    needed: tuple[Split, ...] = ("train", "valid")
+    needed: list[Split] = ["train", "valid"]
+    if config.train.selection == "published":
+        needed.append("test")
     for split in needed:
         entry = manifest.splits.get(split)
         if entry is None or not entry.num_utterances:
@@ -138,12 +150,14 @@ def build_trainer(
     callbacks: Sequence[UserCallback] = (),
     feature_id: str | None = None,
     folder: str | None = None,
+    num_threads: int | None = None,
 ) -> TorchTrainer:
     """The training of `config` as Ray wants it; Ray must be initialised.
 
     name, storage: Ray keeps what it knows under `<storage>/<name>` of the store, where an equal call continues.
     feature_id: default: the features in use. folder: of a run, which gets its history, checkpoints to continue from
-    and in the end its model; None for a trial, which only reports scores.
+    and in the end its model; None for a trial, which only reports scores. num_threads: of each worker, None for its
+    share of its machine's cores.
     """
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -157,7 +171,7 @@ def build_trainer(
         raise RefusedError(f"{num_workers} workers need a GPU each, Ray has {num_gpus}")
     if feature_id is None:
         feature_id = read_features(store, corpus).feature_id
-    job = TrainJob(store.url, corpus, feature_id, config, None if folder is None else f"{folder}/model")
+    job = TrainJob(store.url, corpus, feature_id, config, folder, num_threads)
     filesystem, path = store.arrow(storage)
     notes: list[Any] = [] if folder is None else [RunNotes(store.url, folder)]
     return TorchTrainer(
@@ -183,6 +197,15 @@ def build_trainer(
             callbacks=[*notes, *callbacks],  # type: ignore[list-item]
         ),
     )
+
+
+def chosen_threads() -> int | None:
+    """Threads of a worker as whoever starts a training wants them: OMP_NUM_THREADS, where it is a number.
+
+    Asked here and not by the worker, in whose environment Ray has put a value of its own.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 def refusal(error: BaseException) -> RefusedError | None:
@@ -250,16 +273,11 @@ def _summary(result: Result, num_workers: int) -> dict[str, Any]:
 
 
 def _check_encoder(manifest: FeatureManifest, config: Config) -> None:
-    from lnln.models.text_encoder import TINY, load_text_encoder
+    from lnln.models.text_encoder import check_vocabulary
 
-    name, needed = config.model.text_encoder, manifest.tokenizer.vocabulary_size
-    # Both have this vocabulary, so the usual case costs no look at the encoder.
-    known = int(str(TINY["vocab_size"])) if name in ("tiny", "minilm") else load_text_encoder(name).vocabulary_size
-    if known < needed:
-        raise RefusedError(
-            f"text encoder {name!r} knows {known} ids, corpus {manifest.corpus!r} has ids of a vocabulary of {needed} "
-            f"({manifest.tokenizer.name}); set model.text_encoder to one with its vocabulary"
-        )
+    spec = manifest.spec()
+    if not spec.text_dim:
+        check_vocabulary(config.model.text_encoder, spec.tokenizer, spec.vocabulary_size, spec.unknown_id)
 
 
 def _check_gpus(num_workers: int, use_gpu: bool | None) -> None:

@@ -6,6 +6,7 @@
 
 Every epoch seeds torch by (seed, epoch, rank), so what a run does next hangs on its checkpoint alone. The gradient is
 that of the whole batch over all workers, so their number changes the curve by no more than rounding, dropout aside.
+Scores are those of float32 whatever `train.precision` is: what selects a model is what `lnln evaluate` finds of it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from lnln.losses import loss_terms, total_loss
 from lnln.metrics import score
 from lnln.train.average import WeightAverage
 from lnln.train.finite import FiniteWatch
+from lnln.train.published_selection import SelectionSplit
 from lnln.train.ranks import Ranks
 from lnln.train.schedule import rate_factor
 
@@ -37,7 +39,8 @@ from lnln.train.schedule import rate_factor
 class Loop:
     """One worker of one run.
 
-    model: on `device`. labels: (N,) of the validation utterances, NaN where unlabelled.
+    model: on `device`. labels: (N,) of the validation utterances, NaN where unlabelled. test: scored after every epoch
+    too, for the record alone (`train.selection: published`).
     history: one JSON-able record per finished epoch. best_epoch: from 1, 0 before the first.
     """
 
@@ -51,10 +54,12 @@ class Loop:
         label_range: tuple[float, float],
         ranks: Ranks,
         device: torch.device,
+        test: SelectionSplit | None = None,
     ) -> None:
         self.config, self.history, self.best_epoch, self.best_score = config, list[dict[str, Any]](), 0, math.inf
         self._model, self._train, self._validation = model, train, validation
         self._labels, self._label_range, self._ranks, self._device = labels, label_range, ranks, device
+        self._test = test
         self._forward = _distributed(model, device) if ranks.world > 1 else model
         groups = model.parameter_groups(config.train)  # type: ignore[operator]
         self._optimizer = torch.optim.AdamW(groups, fused=device.type in ("cpu", "cuda"))
@@ -69,13 +74,18 @@ class Loop:
         patience = self.config.train.patience
         return done >= self.config.train.epochs or (0 < patience <= done - self.best_epoch)
 
+    @property
+    def selected(self) -> dict[str, Tensor]:
+        """The live weights that are scored and kept: the average where there is one."""
+        return self._model.state_dict() if self._average is None else self._average.values
+
     def epochs(self) -> Iterator[dict[str, Any]]:
         """Train what is left, epoch by epoch; yields each one's record, equal on all workers."""
         while not self.is_done:
             epoch, started = len(self.history), time.perf_counter()
             losses, learning_rate = self._train_epoch(epoch)
             trained = time.perf_counter()
-            validation = self._validate()
+            validation = self._score(self._validation, self._labels, "validation")
             ended = time.perf_counter()
             record = {
                 "epoch": epoch + 1,
@@ -86,6 +96,8 @@ class Loop:
                 "train_seconds": round(trained - started, 3),
                 "validation_seconds": round(ended - trained, 3),
             }
+            if self._test is not None:
+                (record["test"],) = self._score(self._test.batches, self._test.labels, "the score on test").values()
             record = self._ranks.from_first(record)
             self.history.append(record)
             if record["score"] < self.best_score:
@@ -150,34 +162,33 @@ class Loop:
         weighted = [getattr(loss, name) * term.detach() for name, term in terms.items()]
         return terms, torch.stack(weighted).sum(dim=0)
 
-    def _validate(self) -> dict[str, dict[str, float]]:
+    def _score(self, batches: EvaluationBatches, labels: NDArray[np.float32], what: str) -> dict[str, dict[str, float]]:
         """Metrics by missing rate, of the weights that would be kept; the same on all workers."""
-        predictions = self._ranks.sum(self._predict()).cpu().numpy()
+        predictions = self._ranks.sum(self._predict(batches)).cpu().numpy()
         scores: dict[str, dict[str, float]] | None = None
         if self._ranks.is_first and np.isfinite(predictions).all():
-            labelled = ~np.isnan(self._labels)
+            labelled = ~np.isnan(labels)
             scores = {
-                str(spec.rates[0]): score(predictions[view, labelled], self._labels[labelled], self._label_range)
-                for view, spec in enumerate(self._validation.specs)
+                str(spec.rates[0]): score(predictions[view, labelled], labels[labelled], self._label_range)
+                for view, spec in enumerate(batches.specs)
                 if spec.rates is not None
             }
         scores = self._ranks.from_first(scores)
         if scores is None:
             raise RefusedError(
-                f"validation after epoch {len(self.history) + 1} predicts numbers that are not finite; "
+                f"{what} after epoch {len(self.history) + 1} predicts numbers that are not finite; "
                 "the last checkpoint stays; lower train.learning_rate"
             )
         return scores
 
     @torch.no_grad()
-    def _predict(self) -> Tensor:
+    def _predict(self, batches: EvaluationBatches) -> Tensor:
         """(views, utterances) sentiment where this worker is responsible, else 0: the sum over workers is exact."""
-        predictions = torch.zeros(self._validation.shape, device=self._device)
-        weights = self._model.state_dict() if self._average is None else self._average.values
+        predictions = torch.zeros(batches.shape, device=self._device)
+        weights = self.selected
         self._model.eval()
-        for batch in self._validation:
-            with self._precision():
-                output = functional_call(self._model, weights, (batch.inputs,))
+        for batch in batches:
+            output = functional_call(self._model, weights, (batch.inputs,))
             view, utterance = torch.from_numpy(batch.view), torch.from_numpy(batch.utterance)
             predictions[view.to(self._device), utterance.to(self._device)] = output.sentiment.float()
         return predictions

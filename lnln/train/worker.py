@@ -26,6 +26,7 @@ from lnln.data.shards import read_split
 from lnln.data.store import Store
 from lnln.models import build_model
 from lnln.train.loop import Loop
+from lnln.train.published_selection import keep_weights, selection_split
 from lnln.train.ranks import Ranks
 
 
@@ -33,14 +34,21 @@ from lnln.train.ranks import Ranks
 class TrainJob:
     """What one run does, for all its workers.
 
-    model_folder: in the store, where the selected model goes; None: nowhere, and no checkpoints are kept (a trial).
+    folder: of the run in the store, where what it ends with goes; None: nowhere, and no checkpoints are kept (a trial).
+    num_threads: of each worker; None: the cores of its machine are divided among the workers there.
     """
 
     store_url: str
     corpus: str
     feature_id: str
     config: Config
-    model_folder: str | None
+    folder: str | None
+    num_threads: int | None = None
+
+    @property
+    def looks_at_test(self) -> bool:
+        """Never in a trial: what a study chooses is chosen on validation."""
+        return self.folder is not None and self.config.train.selection == "published"
 
 
 def train_worker(arguments: dict[str, TrainJob]) -> dict[str, Any]:
@@ -48,7 +56,7 @@ def train_worker(arguments: dict[str, TrainJob]) -> dict[str, Any]:
     job = arguments["job"]
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
-    _share_cores(context.get_local_world_size())
+    torch.set_num_threads(job.num_threads or _share_of_cores(context.get_local_world_size()))
     device = ray.train.torch.get_device()
     assert isinstance(device, torch.device), "one device for each worker"
     store = Store(job.store_url)
@@ -57,22 +65,25 @@ def train_worker(arguments: dict[str, TrainJob]) -> dict[str, Any]:
     model = build_model(job.config.model, manifest.spec(), {str(m): s for m, s in manifest.statistics.items()}).to(
         device
     )
-    loop = _loop(model, job.config, store, manifest, ranks, device)
+    loop = _loop(model, job, store, manifest, ranks, device)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             loop.restore(load_checkpoint(Path(folder)))
     for record in loop.epochs():
-        _report(loop, record, ranks, keep=job.model_folder is not None)
+        if job.folder is not None and job.looks_at_test and ranks.is_first:
+            keep_weights(store, job.folder, loop.history, loop.selected)
+        _report(loop, record, ranks, keep=job.folder is not None)
     result: dict[str, Any] = {
         "history": loop.history,
         "best_epoch": loop.best_epoch,
         "score": loop.best_score,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": device.type,
+        "num_threads": torch.get_num_threads(),
     }
-    if job.model_folder is not None and ranks.is_first:
-        result["files"] = _export(model, loop.best_epoch, store, job.model_folder, manifest)
+    if job.folder is not None and ranks.is_first:
+        result["files"] = _export(model, loop.best_epoch, store, f"{job.folder}/model", manifest)
     return result
 
 
@@ -83,8 +94,9 @@ def checkpoint_name(epoch: int) -> str:
 
 
 def _loop(
-    model: nn.Module, config: Config, store: Store, manifest: FeatureManifest, ranks: Ranks, device: torch.device
+    model: nn.Module, job: TrainJob, store: Store, manifest: FeatureManifest, ranks: Ranks, device: torch.device
 ) -> Loop:
+    config = job.config
     train, valid = read_split(store, manifest, "train"), read_split(store, manifest, "valid")
     unknown_id = manifest.tokenizer.unknown_id
     train_batches = TrainBatches(
@@ -105,7 +117,8 @@ def _loop(
         world=ranks.world,
         device=device,
     )
-    return Loop(model, config, train_batches, validation, valid.label, manifest.label_range, ranks, device)
+    test = selection_split(store, manifest, config, ranks, device) if job.looks_at_test else None
+    return Loop(model, config, train_batches, validation, valid.label, manifest.label_range, ranks, device, test)
 
 
 def _report(loop: Loop, record: dict[str, Any], ranks: Ranks, keep: bool) -> None:
@@ -156,7 +169,7 @@ def _export(
         return files
 
 
-def _share_cores(num_neighbours: int) -> None:
-    """Divide the cores of this machine among its workers; Ray would give each a single thread."""
+def _share_of_cores(num_neighbours: int) -> int:
+    """Threads of one of the workers of this machine; Ray would give each a single one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // num_neighbours))
+    return max(1, cores // num_neighbours)

@@ -91,9 +91,14 @@ def _table(manifest: FeatureManifest) -> list[dict[str, Any]]:
 def _description(store: str, manifest: FeatureManifest) -> str:
     origin = "synthetic" if manifest.source["synthetic"] else manifest.source["published_as"] or "not a published file"
     cleaned = sum(sum(counts.values()) for counts in manifest.cleaned.values())
+    text = f"text of {manifest.text_dim} dimensions" if manifest.text_dim else f"text ids of {manifest.tokenizer.name}"
+    absent = "".join(
+        f" No utterance of the training split has {modality}." for modality in manifest.absent_modalities()
+    )
     return (
         f"Features `{manifest.feature_id}` of corpus **{manifest.corpus}** in `{store}`, "
         f"from {manifest.source['name']} ({origin}): audio {manifest.dims['audio']} and vision "
-        f"{manifest.dims['vision']} dimensions, text ids of {manifest.tokenizer.name}, labels from "
+        f"{manifest.dims['vision']} dimensions, {text}, labels from "
         f"{manifest.label_range[0]:g} to {manifest.label_range[1]:g}; {cleaned} NaN or infinite values set to 0."
+        f"{absent}"
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -10,30 +11,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lnln.batches import EvaluationBatches, Inputs, TrainBatches, Views, corrupt_inputs, to_inputs
-from lnln.config import Config, CorruptionConfig, TrainConfig
+from lnln.config import Config, CorruptionConfig, LossConfig, TrainConfig
 from lnln.corruption import ViewSpec, make_masks, training_view
 from lnln.data.manifest import FeatureManifest, SplitEntry, ViewManifest, commit_view, view_folder
+from lnln.data.mmsa import TextForm
 from lnln.data.schema import MODALITIES, Ragged, Split, Utterances
 from lnln.data.shards import read_split
 from lnln.data.store import Store
 from lnln.data.view_shards import write_view_shard
 from lnln.errors import RefusedError
+from pipelines.ingest import import_corpus
+from tests.corpora import mmsa_content, with_text_features
 from tests.finished_run import small_corpus
 
 UNKNOWN = 100
 
 
-def make_utterances(num: int, seed: int = 0, longest: int = 6) -> Utterances:
-    """Random utterances; any modality may be absent, the text included."""
+def make_utterances(num: int, seed: int = 0, longest: int = 6, text_dim: int = 0) -> Utterances:
+    """Random utterances; any modality may be absent, the text included. text_dim: text is features of this width."""
     random = np.random.default_rng(seed)
     lengths = {m: random.integers(0, longest + 1, num) for m in MODALITIES}
+    num_steps = lengths["text"].sum()
+    ids = random.integers(1000, 2000, num_steps).astype(np.int32)
+    features = random.uniform(1, 2, (num_steps, text_dim)).astype(np.float32)
     return Utterances(
         utterance_id=[f"u{i}" for i in range(num)],
         raw_text=[None] * num,
         label=random.uniform(-3, 3, num).astype(np.float32),
-        text_ids=Ragged.from_lengths(
-            random.integers(1000, 2000, lengths["text"].sum()).astype(np.int32), lengths["text"]
-        ),
+        text=Ragged.from_lengths(features if text_dim else ids, lengths["text"]),
         audio=Ragged.from_lengths(
             random.uniform(1, 2, (lengths["audio"].sum(), 3)).astype(np.float32), lengths["audio"]
         ),
@@ -64,11 +69,11 @@ def same(left: Inputs, right: Inputs) -> bool:
 def test_inputs_are_padded_to_the_longest_and_masked() -> None:
     utterances = make_utterances(9)
     inputs = to_inputs(utterances)
-    assert inputs.text_ids.dtype == torch.int64 and inputs.audio.shape[2] == 3 and inputs.vision.shape[2] == 2
+    assert inputs.text.dtype == torch.int64 and inputs.audio.shape[2] == 3 and inputs.vision.shape[2] == 2
     for modality in MODALITIES:
         mask = getattr(inputs, f"{modality}_mask")
         assert mask.sum(dim=1).tolist() == utterances.lengths()[modality].tolist()
-        values = inputs.text_ids if modality == "text" else getattr(inputs, modality)
+        values = inputs.text if modality == "text" else getattr(inputs, modality)
         assert (values[~mask] == 0).all()
         for row, sequence in enumerate(utterances.sequences(modality)[i] for i in range(9)):
             assert np.array_equal(values[row, : len(sequence)].numpy(), sequence)
@@ -76,7 +81,7 @@ def test_inputs_are_padded_to_the_longest_and_masked() -> None:
 
 def test_inputs_are_cut_at_the_longest_allowed() -> None:
     inputs = to_inputs(make_utterances(9), {"text": 2, "audio": 0, "vision": 99})
-    assert inputs.text_ids.shape == (9, 2) and inputs.audio.shape == (9, 0, 3) and inputs.vision.shape[1] == 6
+    assert inputs.text.shape == (9, 2) and inputs.audio.shape == (9, 0, 3) and inputs.vision.shape[1] == 6
 
 
 def test_a_modality_that_all_lack_has_no_steps() -> None:
@@ -93,11 +98,65 @@ def test_corruption_leaves_masks_and_padding_as_they_are() -> None:
     inputs = to_inputs(make_utterances(9))
     nothing = {m: torch.zeros_like(getattr(inputs, f"{m}_mask")) for m in MODALITIES}
     erased = corrupt_inputs(inputs, nothing, UNKNOWN)
-    assert (erased.text_ids[inputs.text_mask] == UNKNOWN).all() and (erased.text_ids[~inputs.text_mask] == 0).all()
+    assert (erased.text[inputs.text_mask] == UNKNOWN).all() and (erased.text[~inputs.text_mask] == 0).all()
     assert not erased.audio.any() and not erased.vision.any()
     assert torch.equal(erased.text_mask, inputs.text_mask) and torch.equal(erased.audio_mask, inputs.audio_mask)
     everything = {m: torch.ones_like(mask) for m, mask in nothing.items()}
     assert same(corrupt_inputs(inputs, everything, UNKNOWN), inputs)
+
+
+def test_language_features_are_padded_and_erased_like_frames() -> None:
+    utterances = make_utterances(9, text_dim=5)
+    inputs = to_inputs(utterances)
+    assert inputs.text.shape == (9, utterances.text.lengths.max(), 5) and inputs.text.dtype == torch.float32
+    assert inputs.text_mask.sum(dim=1).tolist() == utterances.text.lengths.tolist()
+    assert not inputs.text[~inputs.text_mask].any() and inputs.text[inputs.text_mask].all()
+    masks = make_masks(ViewSpec.evaluation(0.5, 0), utterances.utterance_id, utterances.lengths(), keep_ends=False)
+    kept = {m: torch.from_numpy(masks.kept[m].padded()) for m in MODALITIES}
+    erased = corrupt_inputs(inputs, kept, UNKNOWN)
+    is_left = kept["text"] & inputs.text_mask
+    assert torch.equal(erased.text[is_left], inputs.text[is_left]) and not erased.text[~is_left].any()
+    assert torch.equal(erased.text_mask, inputs.text_mask) and is_left.any() and (~is_left & inputs.text_mask).any()
+    inputs.text[:] = float("nan")
+    nothing = {m: torch.zeros_like(mask) for m, mask in kept.items()}
+    assert not corrupt_inputs(inputs, nothing, UNKNOWN).text.any()
+
+
+def test_language_features_may_lose_their_ends() -> None:
+    utterances = make_utterances(40, text_dim=5)
+    views = Views(utterances, "valid")
+    everything = ViewSpec.evaluation(1.0, 0)
+    assert not views.masks(everything).kept["text"].values.any()
+    assert not views.masks(everything, np.array([3, 5])).kept["text"].values.any()
+    for batch in EvaluationBatches(utterances, views, [everything], UNKNOWN):
+        assert not batch.inputs.text.any() and batch.inputs.text_mask.any()
+    ids = make_utterances(40)
+    assert Views(ids, "valid").masks(everything).kept["text"].values.any()
+
+
+@pytest.mark.parametrize("text_dim", [0, 5])
+def test_completeness_may_be_held_against_what_was_erased(text_dim: int) -> None:
+    utterances = make_utterances(200, text_dim=text_dim)
+    stated, realised = (
+        next(
+            TrainBatches(
+                utterances,
+                Views(utterances, "train"),
+                dataclasses.replace(config(200), loss=LossConfig(completeness_target=target)),
+                UNKNOWN,
+            ).epoch(0)
+        )
+        for target in ("stated", "realised")
+    )
+    assert same(stated.corrupted, realised.corrupted)
+    assert torch.equal(stated.missing_rates[:, 1:], realised.missing_rates[:, 1:])
+    assert realised.missing_rates.dtype == torch.float32
+    was_erased = (stated.complete.text != stated.corrupted.text).reshape(200, 6, -1).any(dim=2).sum(dim=1)
+    lengths = stated.complete.text_mask.sum(dim=1)
+    num_erasable = lengths if text_dim else (lengths - 2).clamp(min=0)
+    expected = was_erased / num_erasable.clamp(min=1)
+    torch.testing.assert_close(realised.missing_rates[:, 0], expected)
+    assert (num_erasable == 0).any() and not torch.equal(stated.missing_rates, realised.missing_rates)
 
 
 def test_an_erased_frame_is_zero_whatever_it_was() -> None:
@@ -154,6 +213,27 @@ def test_fixed_draws_are_those_of_the_first_epoch() -> None:
     assert rates[0] == rates[1]
 
 
+def test_fixed_draws_are_the_same_for_every_training_seed() -> None:
+    utterances = make_utterances(20)
+    views = Views(utterances, "train")
+    erased = []
+    for seed in (0, 1):
+        batches = TrainBatches(utterances, views, config(20, seed, draws="fixed", mask_seed=1111), UNKNOWN)
+        batch = next(batches.epoch(0))
+        rows = np.argsort([int(name[1:]) for name in batch.utterance_ids])
+        erased.append([batch.corrupted.audio[rows], batch.missing_rates[rows]])
+    assert all(torch.equal(one, two) for one, two in zip(*erased, strict=True))
+
+
+def test_fixed_positions_have_fresh_rates_in_each_epoch() -> None:
+    utterances = make_utterances(20)
+    batches = TrainBatches(utterances, Views(utterances, "train"), config(20, draws="fixed_positions"), UNKNOWN)
+    rates = [
+        dict(zip(b.utterance_ids, b.missing_rates.tolist(), strict=True)) for e in (0, 1) for b in batches.epoch(e)
+    ]
+    assert rates[0] != rates[1]
+
+
 def test_a_training_batch_is_its_utterances_under_their_masks() -> None:
     utterances = make_utterances(8)
     batch = next(train_batches(utterances, 8).epoch(2))
@@ -195,7 +275,7 @@ def write_view(store: Store, manifest: FeatureManifest, spec: ViewSpec, utteranc
     """The view of the training split in two shards."""
     folder = view_folder(manifest.corpus, manifest.feature_id, spec.view_id)
     halves = [utterances.take(range(15)), utterances.take(range(15, len(utterances)))]
-    masks = [make_masks(spec, half.utterance_id, half.lengths()) for half in halves]
+    masks = [make_masks(spec, half.utterance_id, half.lengths(), keep_ends=not manifest.text_dim) for half in halves]
     entries = tuple(
         write_view_shard(store, folder, "train", half.utterance_id, mask)
         for half, mask in zip(halves, masks, strict=True)
@@ -205,16 +285,21 @@ def write_view(store: Store, manifest: FeatureManifest, spec: ViewSpec, utteranc
     return commit_view(store, view)
 
 
-def test_stored_masks_are_the_computed_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["ids", "features"])
+def test_stored_masks_are_the_computed_ones(tmp_path: Path, text: TextForm) -> None:
     store = Store(tmp_path / "store")
-    manifest = small_corpus(store, tmp_path)
+    source = tmp_path / "small.pkl"
+    source.write_bytes(pickle.dumps(with_text_features(mmsa_content(), only=False)))
+    manifest = import_corpus(store, source, "small", text=text)
     utterances = read_split(store, manifest, "train")
     stored, computed = Views(utterances, "train", store, manifest), Views(utterances, "train")
-    for spec in (ViewSpec.training(7, 0), ViewSpec.evaluation(0.4, 7)):
+    shared = ViewSpec.training(7, 3, position_draw=0, shared_uniforms=True)
+    for spec in (ViewSpec.training(7, 0), ViewSpec.evaluation(0.4, 7), shared):
         view = write_view(store, manifest, spec, utterances)
         for rows in (None, np.array([3, 39, 0])):
             left, right = stored.masks(spec, rows), computed.masks(spec, rows)
             assert np.array_equal(left.missing_rates, right.missing_rates)
+            assert np.array_equal(left.realised_rates("text"), right.realised_rates("text"))
             for modality in MODALITIES:
                 assert np.array_equal(left.kept[modality].values, right.kept[modality].values)
                 assert np.array_equal(left.kept[modality].offsets, right.kept[modality].offsets)

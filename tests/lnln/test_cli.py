@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,34 @@ def test_rates_and_mask_seeds_of_an_evaluation(run_store: RunStore) -> None:
     made = json_of(run_store.store, "evaluate", run_store.better, "--rates", "0,0.3", "--mask-seeds", "1,2,3")
     assert isinstance(made, dict)
     assert made["rates"] == [0, 0.3] and made["mask_seeds"] == [1, 2, 3] and len(made["views"]) == 6
+
+
+def test_an_evaluation_by_published_selection_says_so_or_is_refused(run_store: RunStore) -> None:
+    from lnln.evaluations import PUBLISHED_SELECTION
+    from tests.published_run import published_run
+
+    run_id = published_run(run_store.store, run_store.manifest)
+    made = json_of(run_store.store, "evaluate", run_id, "--selection", "published")
+    assert isinstance(made, dict)
+    assert made["selection"] == "published" and made["note"] == PUBLISHED_SELECTION
+    store = run_store.store.url
+    assert "was not trained with" in lnln("evaluate", run_store.better, "--selection=published", store=store).refusal
+    assert "one of validation, published" in lnln("evaluate", run_id, "--selection", "best", store=store).refusal
+
+
+def test_a_corpus_with_a_label_out_of_range_is_not_trained_on(run_store: RunStore) -> None:
+    import numpy as np
+
+    from lnln.data.manifest import SplitEntry, commit_features
+    from lnln.data.shards import read_split, write_shard
+
+    store, manifest = run_store.store, run_store.manifest
+    utterances = read_split(store, manifest, "train")
+    entry = write_shard(store, manifest.folder, "train", replace(utterances, label=np.full_like(utterances.label, 9)))
+    splits = {**manifest.splits, "train": SplitEntry(len(utterances), (entry,))}
+    commit_features(store, replace(manifest, corpus="broken", splits=splits))
+    outcome = lnln("train", "broken", "--set", "model.text_encoder=tiny", store=store.url)
+    assert "label" in outcome.refusal and "Traceback" not in outcome.err and outcome.out == ""
 
 
 def test_a_report_goes_to_a_folder_of_its_own(

@@ -50,6 +50,10 @@ KNOWN_RATES = [
 ]
 KNOWN_TRAINING = {"text": "1000001000000011110100110110011001101001", "audio": "1110000"}
 KNOWN_IDS = ["73477296d537", "aa5f944e9987"]
+# Of `position_draw` and of `shared_uniforms`.
+KNOWN_POSITIONS = {"text": "1111101001000000011001011111100010110111", "audio": "0111111"}
+KNOWN_SHARED = {"text": "1000110010100100110101111101011101101011", "audio": "0000110", "vision": "00"}
+KNOWN_NEW_IDS = ["6a8380f1776e", "e04d8b951427", "d435127da049"]
 
 
 def plain_hash(text: str) -> int:
@@ -62,26 +66,27 @@ def plain_mix(z: int) -> int:
     return z ^ (z >> 31)
 
 
-def plain_bits(purpose: str, seed: int, draw: int, modality: Modality, name: str, n: int) -> int:
-    key = plain_mix(plain_hash(name) ^ plain_hash(f"{purpose}/{seed}/{draw}/{modality}"))
+def plain_bits(stream: str, name: str, n: int) -> int:
+    key = plain_mix(plain_hash(name) ^ plain_hash(stream))
     return plain_mix((key + (n + 1) * 0x9E3779B97F4A7C15) & WORD)
 
 
 def plain_rate(spec: ViewSpec, modality: Modality, name: str) -> float:
     if spec.rates is not None:
         return spec.rates[MODALITIES.index(modality)]
-    if (plain_bits("rate", spec.seed, spec.draw, modality, name, 0) >> 11) * 2.0**-53 < spec.complete_share:
+    stream = f"rate/{spec.seed}/{spec.draw}/{modality}"
+    if (plain_bits(stream, name, 0) >> 11) * 2.0**-53 < spec.complete_share:
         return 0.0
-    return (plain_bits("rate", spec.seed, spec.draw, modality, name, 1) >> 40) * 2.0**-24
+    return (plain_bits(stream, name, 1) >> 40) * 2.0**-24
 
 
-def plain_kept(spec: ViewSpec, modality: Modality, name: str, length: int) -> list[bool]:
+def plain_kept(spec: ViewSpec, modality: Modality, name: str, length: int, *, keep_ends: bool = True) -> list[bool]:
     rate = plain_rate(spec, modality, name)
-    kept = [
-        not (plain_bits("frame", spec.seed, spec.draw, modality, name, p) >> 11) * 2.0**-53 < rate
-        for p in range(length)
-    ]
-    if modality == "text" and length:
+    stream = f"frame/{spec.seed}/{spec.draw if spec.position_draw is None else spec.position_draw}"
+    if not spec.shared_uniforms:
+        stream += f"/{modality}"
+    kept = [not (plain_bits(stream, name, p) >> 11) * 2.0**-53 < rate for p in range(length)]
+    if modality == "text" and length and keep_ends:
         kept[0] = kept[-1] = True
     return kept
 
@@ -109,6 +114,18 @@ def test_known_view_ids() -> None:
     assert ViewSpec.training(seed=1111, draw=3).view_id == KNOWN_IDS[1]
 
 
+def test_known_answers_of_fixed_positions_and_shared_uniforms() -> None:
+    positions = ViewSpec.training(seed=1111, draw=3, position_draw=0)
+    masks = make_masks(positions, IDS, LENGTHS)
+    np.testing.assert_array_equal(masks.missing_rates, np.array(KNOWN_RATES, np.float32))  # those of draw 3
+    assert {m: as_text(masks, m, 4) for m in KNOWN_POSITIONS} == KNOWN_POSITIONS  # type: ignore[arg-type]
+    shared = ViewSpec.evaluation(0.5, seed=0, shared_uniforms=True)
+    found = make_masks(shared, IDS, LENGTHS)
+    assert {m: as_text(found, m, 4) for m in MODALITIES} == KNOWN_SHARED
+    both = ViewSpec.training(seed=1111, draw=3, position_draw=0, shared_uniforms=True)
+    assert [positions.view_id, shared.view_id, both.view_id] == KNOWN_NEW_IDS
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -116,21 +133,34 @@ def test_known_view_ids() -> None:
         ViewSpec.training(seed=1111, draw=4),
         ViewSpec.training(seed=2**70, draw=2**40, complete_share=0.1),
         ViewSpec(seed=0, rates=(0.1, 1.0, 0.0)),
+        ViewSpec.training(seed=1111, draw=4, position_draw=0),
+        ViewSpec.training(seed=1111, draw=4, shared_uniforms=True),
+        ViewSpec.training(seed=3, draw=0, position_draw=7, shared_uniforms=True),
+        ViewSpec.evaluation(0.3, seed=7, shared_uniforms=True),
+        ViewSpec(seed=0, rates=(0.1, 0.5, 0.4), position_draw=2),
     ],
 )
-def test_equals_the_statement_in_plain_integers(spec: ViewSpec) -> None:
-    masks = make_masks(spec, IDS, LENGTHS)
+@pytest.mark.parametrize("keep_ends", [True, False])
+def test_equals_the_statement_in_plain_integers(spec: ViewSpec, keep_ends: bool) -> None:
+    masks = make_masks(spec, IDS, LENGTHS, keep_ends=keep_ends)
     for column, modality in enumerate(MODALITIES):
         for index, name in enumerate(IDS):
-            expected = plain_kept(spec, modality, name, LENGTHS[modality][index])
+            expected = plain_kept(spec, modality, name, LENGTHS[modality][index], keep_ends=keep_ends)
             assert masks.kept[modality][index].tolist() == expected
             assert masks.missing_rates[index, column] == np.float32(plain_rate(spec, modality, name))
 
 
 Row = tuple[str, int, int, int]
 SPECS = st.one_of(
-    st.builds(ViewSpec.evaluation, st.floats(0, 1), st.integers(0, 3)),
-    st.builds(ViewSpec.training, st.integers(0, 3), st.integers(0, 3), st.floats(0, 1)),
+    st.builds(ViewSpec.evaluation, st.floats(0, 1), st.integers(0, 3), shared_uniforms=st.booleans()),
+    st.builds(
+        ViewSpec.training,
+        st.integers(0, 3),
+        st.integers(0, 3),
+        st.floats(0, 1),
+        position_draw=st.none() | st.integers(0, 3),
+        shared_uniforms=st.booleans(),
+    ),
 )
 CORPORA = st.lists(
     st.tuples(st.text(max_size=5), st.integers(0, 6), st.integers(0, 80), st.integers(0, 3)),
@@ -162,16 +192,81 @@ def test_masks_do_not_depend_on_order_company_or_blocks(
             np.testing.assert_array_equal(whole.kept[modality][index], other.kept[modality][place])
 
 
-@given(CORPORA, st.floats(0, 1), st.floats(0, 1), st.integers(0, 5))
+@given(CORPORA, st.floats(0, 1), st.floats(0, 1), st.integers(0, 5), st.booleans(), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_masks_are_nested_in_the_rate(rows: list[Row], one: float, two: float, seed: int) -> None:
+def test_masks_are_nested_in_the_rate(
+    rows: list[Row], one: float, two: float, seed: int, is_shared: bool, keep_ends: bool
+) -> None:
     low, high = sorted((one, two))
-    less, more = make_many_masks(
-        [ViewSpec.evaluation(low, seed), ViewSpec.evaluation(high, seed)],
-        *columns(rows),
-    )
+    specs = [ViewSpec.evaluation(rate, seed, shared_uniforms=is_shared) for rate in (low, high)]
+    less, more = make_many_masks(specs, *columns(rows), keep_ends=keep_ends)
     for modality in MODALITIES:
         assert (more.kept[modality].values <= less.kept[modality].values).all()
+
+
+@given(CORPORA, st.integers(0, 5), st.integers(0, 9), st.integers(0, 9), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_draws_at_fixed_positions_are_nested_in_the_rates_that_they_draw(
+    rows: list[Row], seed: int, one: int, two: int, is_shared: bool
+) -> None:
+    """Who has the higher rate keeps a part of what the other keeps: only thresholds differ between epochs (D10)."""
+    config = CorruptionConfig(draws="fixed_positions", shared_uniforms=is_shared)
+    fresh = dataclasses.replace(config, draws="fresh")
+    ids, lengths = columns(rows)
+    drawn = make_many_masks([training_view(config, seed, epoch) for epoch in (one, two)], ids, lengths)
+    for masks, epoch in zip(drawn, (one, two), strict=True):
+        rates = make_masks(training_view(fresh, seed, epoch), ids, lengths).missing_rates
+        np.testing.assert_array_equal(masks.missing_rates, rates)  # as fresh as those of other draws
+    for index in range(len(ids)):
+        for column, modality in enumerate(MODALITIES):
+            less, more = sorted(drawn, key=lambda masks: masks.missing_rates[index, column])
+            assert (more.kept[modality][index] <= less.kept[modality][index]).all()
+
+
+@given(CORPORA, st.integers(0, 5), st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_shared_uniforms_take_a_position_out_of_all_modalities(rows: list[Row], seed: int, rate: float) -> None:
+    ids, lengths = columns(rows)
+    spec = ViewSpec.evaluation(rate, seed, shared_uniforms=True)
+    kept = make_masks(spec, ids, lengths, keep_ends=False).kept
+    for index in range(len(ids)):
+        longest = max((kept[modality][index] for modality in MODALITIES), key=len)
+        for modality in MODALITIES:
+            own = kept[modality][index]
+            np.testing.assert_array_equal(own, longest[: len(own)])
+
+
+@given(CORPORA, SPECS, st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_realised_rates_are_what_a_count_says(rows: list[Row], spec: ViewSpec, keep_ends: bool) -> None:
+    ids, lengths = columns(rows)
+    masks = make_masks(spec, ids, lengths, keep_ends=keep_ends)
+    for modality in MODALITIES:
+        for index, rate in enumerate(masks.realised_rates(modality)):
+            kept = masks.kept[modality][index]
+            open_to_it = kept[1:-1] if modality == "text" and keep_ends else kept
+            expected = 1 - open_to_it.mean() if len(open_to_it) else 0.0
+            assert rate == pytest.approx(expected, abs=1e-6)
+        erased, erasable = masks.count_erased()[modality]
+        sizes = np.maximum(masks.kept[modality].lengths - (2 if modality == "text" and keep_ends else 0), 0)
+        assert erasable == sizes.sum()
+        assert erased == pytest.approx(float((masks.realised_rates(modality) * sizes).sum()), abs=1e-2)
+        assert masks.realised_rates(modality).dtype == np.float32
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.9, 1.0])
+def test_of_language_features_every_step_may_fall_out(rate: float) -> None:
+    ids = [f"clip{i}" for i in range(500)]
+    lengths = {modality: np.full(500, 20) for modality in MODALITIES}
+    masks = make_masks(ViewSpec.evaluation(rate, 3), ids, lengths, keep_ends=False)
+    kept = masks.kept["text"].values.reshape(500, 20)
+    error = 5 * np.sqrt(rate * (1 - rate) / 500)
+    assert (np.abs(1 - kept.mean(axis=0) - rate) <= error).all()  # at the ends as anywhere
+    assert masks.count_erased()["text"][1] == 500 * 20
+    ids_masks = make_masks(ViewSpec.evaluation(rate, 3), ids, lengths)
+    np.testing.assert_array_equal(ids_masks.kept["text"].values.reshape(500, 20)[:, 1:-1], kept[:, 1:-1])
+    for modality in ("audio", "vision"):
+        np.testing.assert_array_equal(ids_masks.kept[modality].values, masks.kept[modality].values)
 
 
 def test_rates_zero_and_one_are_exact() -> None:
@@ -196,7 +291,7 @@ def test_rates_zero_and_one_are_exact() -> None:
 
 
 def test_a_rate_a_hair_above_a_uniform_drops_it_and_the_uniform_itself_does_not() -> None:
-    uniform = (plain_bits("frame", 0, 0, "audio", "x", 0) >> 11) * 2.0**-53
+    uniform = (plain_bits("frame/0/0/audio", "x", 0) >> 11) * 2.0**-53
     lengths: Lengths = {"text": [0], "audio": [1], "vision": [0]}
     at, above = make_many_masks(
         [ViewSpec.evaluation(rate, 0) for rate in (uniform, np.nextafter(uniform, 1))], ["x"], lengths
@@ -260,7 +355,7 @@ def test_an_utterance_longer_than_a_block() -> None:
     lengths: Lengths = {"text": [2, length, 5], "audio": [0, length, 0], "vision": [1, 0, 1]}
     masks = make_masks(ViewSpec.evaluation(0.5, 0), ["a", "b", "c"], lengths)
     for position in (1, corruption._BLOCK, length - 2):
-        expected = not (plain_bits("frame", 0, 0, "text", "b", position) >> 11) * 2.0**-53 < 0.5
+        expected = not (plain_bits("frame/0/0/text", "b", position) >> 11) * 2.0**-53 < 0.5
         assert masks.kept["text"][1][position] == expected
 
 
@@ -271,7 +366,13 @@ def test_a_view_id_says_all_that_the_masks_depend_on_and_no_more() -> None:
     assert ViewSpec.evaluation(1, 0).view_id == ViewSpec.evaluation(np.float64(1.0), 0).view_id
     specs = [base, ViewSpec.evaluation(0.4, 0), ViewSpec.evaluation(0.5, 1), ViewSpec(0, 1, (0.5, 0.5, 0.5))]
     specs += [ViewSpec.training(0, 0), ViewSpec.training(0, 1), ViewSpec.training(1, 0), ViewSpec.training(0, 0, 0.4)]
+    specs += [ViewSpec.training(0, 1, position_draw=0), ViewSpec.training(0, 2, position_draw=0)]
+    specs += [ViewSpec.training(0, 1, shared_uniforms=True), ViewSpec.evaluation(0.5, 0, shared_uniforms=True)]
     assert len({spec.view_id for spec in specs}) == len(specs)
+    # One way to say one thing: a draw at its own positions, and an evaluation view, which draws nothing else.
+    assert ViewSpec.training(0, 1, position_draw=1) == ViewSpec.training(0, 1)
+    assert ViewSpec(0, 5, (0.5, 0.5, 0.5), position_draw=1) == ViewSpec(0, 1, (0.5, 0.5, 0.5))
+    assert set(ViewSpec.training(0, 1, position_draw=1).to_dict()) == set(ViewSpec.training(0, 1).to_dict())
     json.dumps(base.to_dict())
 
 
@@ -296,6 +397,7 @@ def test_the_same_in_another_process_with_another_hash_seed() -> None:
         {"seed": 0, "rates": (0.1, 0.2)},
         {"seed": -1},
         {"seed": 0, "draw": -1},
+        {"seed": 0, "position_draw": -1},
         {"seed": 0, "complete_share": 1.5},
         {"seed": 0, "protocol": "block"},
     ],
@@ -310,7 +412,16 @@ def test_views_of_a_config() -> None:
     assert [spec.rates for spec in evaluation_views(config)] == [(rate,) * 3 for rate in config.rates]
     assert [spec.rates for spec in evaluation_views(config, (0.25,))] == [(0.25,) * 3]
     assert training_views(config, 5, 3) == [ViewSpec.training(5, draw, 0.5) for draw in range(3)]
-    fixed = dataclasses.replace(config, draws="fixed")
-    assert training_views(fixed, 5, 3) == [ViewSpec.training(5, 0, 0.5)]
+    # Fixed draws are by the mask seed, so that every training seed has the same (D4, D8).
+    fixed = dataclasses.replace(config, draws="fixed", mask_seed=1111)
+    assert training_views(fixed, 5, 3) == [ViewSpec.training(1111, 0, 0.5)]
     assert training_views(fixed, 5, 0) == training_views(config, 5, 0) == []
-    assert training_view(fixed, 5, 9) == ViewSpec.training(5, 0, 0.5)
+    assert training_view(fixed, 5, 9) == training_view(fixed, 6, 0) == ViewSpec.training(1111, 0, 0.5)
+    positions = dataclasses.replace(config, draws="fixed_positions")
+    assert training_views(positions, 5, 3) == [
+        ViewSpec.training(5, 0),
+        ViewSpec.training(5, 1, position_draw=0),
+        ViewSpec.training(5, 2, position_draw=0),
+    ]
+    shared = dataclasses.replace(fixed, shared_uniforms=True)
+    assert all(spec.shared_uniforms for spec in [*evaluation_views(shared), training_view(shared, 5, 9)])

@@ -68,6 +68,15 @@ def test_without_the_complete_pass_two_terms_remain() -> None:
     assert loss_terms(small_model()(batch.corrupted), batch, LossConfig()).keys() == {"completeness", "sentiment"}
 
 
+def test_terms_of_what_a_model_lacks_are_not_there() -> None:
+    batch = random_batch(LENGTHS[:2])
+    output = Output(sentiment=torch.tensor([1.0, -2.0]))
+    assert loss_terms(output, batch, LossConfig()).keys() == {"sentiment"}
+    error = torch.tensor([0.5, 2.0])
+    terms = loss_terms(dataclasses.replace(output, reconstruction_error=error), batch, LossConfig())
+    assert terms.keys() == {"reconstruction", "sentiment"} and torch.equal(terms["reconstruction"], error)
+
+
 @pytest.mark.parametrize("mode", ["clean", "reference"])
 def test_parts_of_a_batch_sum_to_the_whole(mode: str) -> None:
     batch, model, config = random_batch(LENGTHS), small_model(mode=mode), LossConfig()

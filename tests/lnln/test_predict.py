@@ -17,6 +17,7 @@ from lnln.errors import RefusedError
 from lnln.evaluate import evaluate
 from lnln.model_store import publish, pull
 from lnln.predict import MOSI_WORDS, Predictor, describe, predict
+from tests.finished_run import finished_run
 from tests.lnln.conftest import RunStore
 
 
@@ -34,7 +35,8 @@ def test_sentences(predictor: Predictor) -> None:
     first, second = predictor.predict_texts(["a great movie", "an awful movie"])
     assert first.utterance_id == "sentence 1" and first.text == "a great movie"
     assert first.missing == ("audio", "vision") and first.notes == () and first.label is None
-    assert first.label_text == describe(first.sentiment, (-3, 3)) and 0 <= first.completeness <= 1
+    assert first.label_text == describe(first.sentiment, (-3, 3))
+    assert first.completeness is not None and 0 <= first.completeness <= 1
     assert first.sentiment != second.sentiment
     assert set(first.to_dict()) >= {"utterance_id", "sentiment", "label_text", "completeness", "missing", "label"}
     assert predictor.predict_texts([]) == []
@@ -109,7 +111,7 @@ def test_unlabelled_and_wholly_absent_utterances(predictor: Predictor, utterance
         utterance_id=["nothing"],
         raw_text=[None],
         label=np.array([np.nan], np.float32),
-        text_ids=Ragged.from_lengths(np.empty(0, np.int32), [0]),
+        text=Ragged.from_lengths(np.empty(0, np.int32), [0]),
         audio=Ragged.from_lengths(np.empty((0, 4), np.float32), [0]),
         vision=Ragged.from_lengths(np.empty((0, 3), np.float32), [0]),
     )
@@ -138,7 +140,7 @@ def test_wrong_features_are_refused(predictor: Predictor, utterances: Utterances
         with pytest.raises(RefusedError, match="not finite"):
             predictor.predict_utterances(broken)
     for token in (-1, 30522):
-        foreign = replace(one, text_ids=Ragged.from_lengths(np.array([101, token, 102], np.int32), [3]))
+        foreign = replace(one, text=Ragged.from_lengths(np.array([101, token, 102], np.int32), [3]))
         with pytest.raises(RefusedError, match="text ids"):
             predictor.predict_utterances(foreign)
 
@@ -200,3 +202,20 @@ def test_words(sentiment: float, label_range: tuple[float, float], word: str) ->
 
 def test_words_are_the_seven_classes() -> None:
     assert len(MOSI_WORDS) == 7 and [end for end, _ in MOSI_WORDS] == sorted(end for end, _ in MOSI_WORDS)
+
+
+def test_a_model_without_completeness_says_none(run_store: RunStore, tmp_path: Path) -> None:
+    model = {"name": "text_only", "text_encoder": "tiny"}
+    run_id = finished_run(run_store.store, run_store.manifest, model=model)
+    utterances = read_split(run_store.store, run_store.manifest, "test")
+    shard = tmp_path / "clips.parquet"
+    shard.write_bytes(encode_shard(utterances))
+    rows = predict(run_store.store, run_id, ["a great movie", str(shard)])
+    assert len(rows) == 1 + len(utterances)
+    assert all(row["completeness"] is None and np.isfinite(row["sentiment"]) for row in rows)
+    assert json.loads(json.dumps(rows))[0]["completeness"] is None
+    # What is not read is not cut either.
+    assert not any("audio" in note or "vision" in note for row in rows for note in row["notes"])
+    values = evaluate(run_store.store, run_id, rates=[0.0])
+    errors = [abs(row["sentiment"] - row["label"]) for row in rows[1:]]
+    assert values.mean["mae"] == pytest.approx(np.mean(errors), abs=1e-5)

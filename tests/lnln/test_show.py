@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -62,6 +63,27 @@ def test_predictions_show_their_notes(capsys: pytest.CaptureFixture[str]) -> Non
     show.predictions(Console(), [PREDICTION])
     out = capsys.readouterr().out
     assert "audio, vision" in out and "sentence 1: text cut from 99 to 50 steps" in out
+
+
+def test_a_completeness_that_is_not_known_is_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
+    show.predictions(Console(), [{**PREDICTION, "completeness": None}])
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("fine")]
+    assert row.split()[:4] == ["fine", "+0.50", "neutral", "-"]
+    show.predictions(Console(as_json=True), [{**PREDICTION, "completeness": None}])
+    assert json.loads(capsys.readouterr().out)["predictions"][0]["completeness"] is None
+
+
+def test_a_modality_that_the_corpus_lacks_is_said(run_store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
+    run = load_run(run_store.store, run_store.better)
+    for scores in run.validation.values():
+        scores["corr"] = 0.1
+    bare = dataclasses.replace(run, absent_modalities=("audio", "vision"))
+    show.run(Console(), bare, was_finished=False)
+    said = "audio and vision are absent from every utterance of the training split of small; trained without them"
+    assert said in capsys.readouterr().out
+    made = dataclasses.replace(evaluate(run_store.store, run_store.better), absent_modalities=("vision",))
+    show.evaluation(Console(), made)
+    assert "trained without vision" in capsys.readouterr().out
 
 
 def test_findings_have_headers(capsys: pytest.CaptureFixture[str]) -> None:

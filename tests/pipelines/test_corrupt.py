@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lnln.batches import Views
 from lnln.config import Config, CorruptionConfig, TrainConfig
 from lnln.corruption import ViewSpec, make_masks
 from lnln.data.manifest import FeatureManifest, list_views, read_features, read_view
@@ -21,7 +24,7 @@ from pipelines.corrupt import corrupt, plan_views, view_specs
 from pipelines.execute import StageFailedError, dask_client
 from pipelines.ingest import import_corpus, import_sample
 from pipelines.settings import Settings
-from tests.corpora import mmsa_pickle
+from tests.corpora import mmsa_content, mmsa_pickle, with_text_features
 from tests.pipelines.test_ingest import files
 
 CONFIG = Config(
@@ -49,6 +52,13 @@ def test_what_a_config_asks_for() -> None:
         *(ViewSpec.training(9, draw, 0.5) for draw in (0, 1)),
     ]
     many = Config(train=TrainConfig(epochs=100))
+    fixed = replace(many, corruption=replace(CONFIG.corruption, draws="fixed"))
+    assert view_specs(fixed)[4:] == [ViewSpec.training(4, 0, 0.5)]  # by the mask seed, and only one
+    positions = replace(CONFIG, corruption=replace(CONFIG.corruption, draws="fixed_positions", shared_uniforms=True))
+    assert view_specs(positions)[4:] == [
+        ViewSpec.training(9, 0, 0.5, shared_uniforms=True),
+        ViewSpec.training(9, 1, 0.5, position_draw=0, shared_uniforms=True),
+    ]
     assert sum(spec.is_training for spec in view_specs(many)) == many.corruption.num_stored_draws
 
 
@@ -74,6 +84,25 @@ def test_stored_masks_are_those_that_anyone_would_draw(store: Store) -> None:
     assert list_views(store, "sample", features.feature_id) == sorted(view.view_id for view in views)
     assert views[0].realised_rates["test"] == dict.fromkeys(MODALITIES, 0.0)
     assert views[3].realised_rates["test"] == dict.fromkeys(MODALITIES, 1.0)
+
+
+def test_views_of_language_features_erase_any_step_and_are_those_that_anyone_would_draw(tmp_path: Path) -> None:
+    store, path = Store(tmp_path / "store"), tmp_path / "features.pkl"
+    path.write_bytes(pickle.dumps(with_text_features(mmsa_content())))
+    features = import_corpus(store, path, "tiny")
+    shared = replace(CONFIG.corruption, draws="fixed_positions", shared_uniforms=True)
+    for config in (CONFIG, replace(CONFIG, corruption=shared)):
+        for view, spec in zip(corrupt(store, "tiny", config), view_specs(config), strict=True):
+            for split, entry in view.splits.items():
+                utterances = read_split(store, features, split)
+                masks = Views(utterances, split).masks(spec)
+                stored = [read_view_shard(store, shard) for shard in entry.shards]
+                for modality in MODALITIES:
+                    kept = np.concatenate([shard.kept[modality].values for shard in stored])
+                    np.testing.assert_array_equal(kept, masks.kept[modality].values)
+                    assert view.realised_rates[split][modality] == pytest.approx(1 - kept.mean(), abs=1e-9)
+            if spec.rates == (1.0, 1.0, 1.0):
+                assert view.realised_rates["test"] == dict.fromkeys(MODALITIES, 1.0)
 
 
 def test_views_are_far_smaller_than_features(store: Store) -> None:

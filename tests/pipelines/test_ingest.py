@@ -12,18 +12,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lnln.data.manifest import FeatureManifest, read_features
-from lnln.data.mmsa import MmsaCorpus, read_mmsa
+from lnln import show
+from lnln.config import fingerprint
+from lnln.console import Console
+from lnln.data.digest import digest_file
+from lnln.data.manifest import NO_TOKENIZER, FeatureManifest, SplitEntry, commit_features, read_features
+from lnln.data.mmsa import MmsaCorpus, TextForm, read_mmsa
 from lnln.data.sample import make_sample
 from lnln.data.schema import MODALITIES, SPLITS, Ragged, Utterances
 from lnln.data.shards import read_split, write_shard
 from lnln.data.store import Store
+from lnln.data.verify import damaged_shards
 from lnln.errors import RefusedError
 from pipelines import ingest
 from pipelines.execute import StageFailedError, dask_client
 from pipelines.ingest import import_corpus, import_sample, plan_import
 from pipelines.settings import Settings
-from tests.corpora import mmsa_content, mmsa_pickle
+from tests.command import lnln
+from tests.corpora import mmsa_content, mmsa_pickle, with_text_features
 
 SIZES = (12, 4, 5)
 
@@ -86,6 +92,93 @@ def test_statistics_are_those_of_the_training_frames(store: Store, source: Path)
         values = train.sequences(modality).values.astype(np.float64)
         np.testing.assert_allclose(manifest.statistics[modality]["mean"], values.mean(0), rtol=1e-8, atol=1e-12)
         np.testing.assert_allclose(manifest.statistics[modality]["std"], values.std(0), rtol=1e-8, atol=1e-12)
+
+
+def test_feature_ids_stand(store: Store, source: Path) -> None:
+    """A corpus that was imported by an earlier version is found, and not imported a second time."""
+    sha256 = digest_file(source)[1]
+    expected = fingerprint({"source": sha256, "import": 1})
+    assert import_corpus(store, source, "tiny").feature_id == expected
+    assert import_corpus(store, source, "tiny", text="ids").feature_id == expected
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Path:
+    """A small corpus that has token ids and language features of width 6."""
+    path = tmp_path / "both.pkl"
+    path.write_bytes(pickle.dumps(with_text_features(mmsa_content(SIZES), only=False)))
+    return path
+
+
+def test_text_features_are_another_import_of_the_same_source(store: Store, both: Path) -> None:
+    ids = import_corpus(store, both, "tiny")
+    features = import_corpus(store, both, "tiny", text="features")
+    assert features.feature_id != ids.feature_id and features == read_features(store, "tiny")
+    assert features.dims == {"text": 6, "audio": 4, "vision": 3} and features.tokenizer == NO_TOKENIZER
+    assert features.extractors["text"] == {"name": "MMSA layout"} and set(features.cleaned) == set(MODALITIES)
+    expected = read_mmsa(both, "features")
+    values = expected.splits["train"].text.values.astype(np.float64)
+    np.testing.assert_allclose(features.statistics["text"]["mean"], values.mean(0), rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(features.statistics["text"]["std"], values.std(0), rtol=1e-8, atol=1e-12)
+    for split in SPLITS:
+        assert same(read_split(store, features, split), expected.splits[split])
+    assert not damaged_shards(store, features)
+    before = files(store)
+    assert import_corpus(store, both, "tiny", text="features") == features and files(store) == before
+    assert import_corpus(store, both, "tiny") == ids == read_features(store, "tiny")
+
+
+def test_text_features_are_the_default_where_there_are_no_ids(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "only.pkl"
+    path.write_bytes(pickle.dumps(with_text_features(mmsa_content(SIZES))))
+    assert import_corpus(store, path, "tiny").text_dim == 6
+    for corpus in ("tiny", "other"):  # already there, and not
+        with pytest.raises(RefusedError, match=r"only\.pkl has neither 'text_bert' nor transcripts"):
+            import_corpus(store, path, corpus, text="ids")
+
+
+def test_features_that_cannot_be_used_are_made_again(store: Store, source: Path) -> None:
+    """What the refusal of a split asks for helps, although the shard is what its manifest states."""
+    manifest = import_corpus(store, source, "tiny")
+    broken = read_split(store, manifest, "valid")
+    broken.vision.values[0] = np.nan
+    entry = SplitEntry(len(broken), (write_shard(store, manifest.folder, "valid", broken),))
+    store.remove(f"{manifest.folder}/manifest.json")
+    foreign = commit_features(store, dataclasses.replace(manifest, splits={**manifest.splits, "valid": entry}))
+    with pytest.raises(RefusedError, match="lnln import PICKLE --corpus tiny"):
+        read_split(store, foreign, "valid")
+    assert import_corpus(store, source, "tiny") == manifest
+    assert np.isfinite(read_split(store, manifest, "valid").vision.values).all()
+
+
+def test_a_modality_that_the_whole_corpus_lacks_is_named(store: Store, tmp_path: Path) -> None:
+    content = mmsa_content(SIZES)
+    for split in content.values():
+        split["vision_lengths"] = [0] * len(split["id"])
+    path = tmp_path / "blind.pkl"
+    path.write_bytes(pickle.dumps(content))
+    assert import_corpus(store, path, "blind").absent_modalities() == ("vision",)
+
+
+def test_what_the_command_says_of_text_features_absence_and_cleaning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = with_text_features(mmsa_content(SIZES), only=False)
+    for split in content.values():
+        split["vision_lengths"] = [0] * len(split["id"])
+    content["valid"]["text"][2, 1, 0] = np.nan
+    path = tmp_path / "blind.pkl"
+    path.write_bytes(pickle.dumps(content))
+    outcome = lnln("import", path, "--corpus", "blind", "--text", "features", store=tmp_path / "store")
+    assert outcome.json["dims"] == {"text": 6, "audio": 4, "vision": 3}
+    assert outcome.json["absent_modalities"] == ["vision"]
+    warning = f"{path}: 1 NaN or infinite values of text were set to 0, the first in split valid, utterance video1$_$2"
+    assert outcome.err.splitlines().count(warning) == 1
+    show.corpus(Console(), read_features(Store(tmp_path / "store"), "blind"))
+    said = capsys.readouterr().out
+    assert "dims text 6, audio 4, vision 3" in said
+    assert "vision: absent from the whole training split" in said
+    assert "audio: absent" not in said
 
 
 def test_statistics_of_large_constant_and_absent_features() -> None:
@@ -263,8 +356,8 @@ def test_no_pickle_and_a_folder_are_refused(store: Store, tmp_path: Path) -> Non
 def test_a_pickle_that_changes_while_it_is_read_is_refused(
     store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_late(path: Path) -> MmsaCorpus:
-        corpus = read_mmsa(path)
+    def read_late(path: Path, text: TextForm | None) -> MmsaCorpus:
+        corpus = read_mmsa(path, text)
         return dataclasses.replace(corpus, source={**corpus.source, "sha256": "0" * 64})
 
     monkeypatch.setattr(ingest, "read_mmsa", read_late)

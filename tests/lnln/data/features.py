@@ -16,8 +16,14 @@ AUDIO_DIM, VISION_DIM = 5, 3
 
 
 def make_utterances(
-    num: int = 12, seed: int = 0, *, audio: Sequence[int] | None = None, modality_labels: bool = False
+    num: int = 12,
+    seed: int = 0,
+    *,
+    audio: Sequence[int] | None = None,
+    modality_labels: bool = False,
+    text_dim: int = 0,
 ) -> Utterances:
+    """Random utterances; text_dim: text is features of this width."""
     random = np.random.default_rng(seed)
 
     def sequences(lengths: Sequence[int] | NDArray[Any], *item: int) -> Ragged:
@@ -25,12 +31,13 @@ def make_utterances(
         return Ragged.from_lengths(random.normal(size=shape).astype(np.float32), lengths)
 
     text_lengths = random.integers(0, 9, num)
+    text_ids = Ragged.from_lengths(random.integers(0, 30522, text_lengths.sum()).astype(np.int32), text_lengths)
     kept: tuple[Modality, ...] = MODALITIES if modality_labels else ()
     return Utterances(
         utterance_id=[f"v{seed}$_${i}" for i in range(num)],
         raw_text=[None if i % 4 == 3 else f"wörd {i}\n" for i in range(num)],
         label=np.where(random.random(num) < 0.2, np.nan, random.uniform(-3, 3, num)).astype(np.float32),
-        text_ids=Ragged.from_lengths(random.integers(0, 30522, text_lengths.sum()).astype(np.int32), text_lengths),
+        text=sequences(text_lengths, text_dim) if text_dim else text_ids,
         audio=sequences(random.integers(0, 20, num) if audio is None else audio, AUDIO_DIM),
         vision=sequences(random.integers(0, 10, num) * (random.random(num) < 0.5), VISION_DIM),
         modality_labels={m: random.uniform(-1, 1, num).astype(np.float32) for m in kept},

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lnln.data.manifest import (
+    NO_TOKENIZER,
     LengthSummary,
     ShardEntry,
     SplitEntry,
@@ -20,6 +21,7 @@ from lnln.data.manifest import (
     read_features,
     read_view,
 )
+from lnln.data.schema import MODALITIES, Modality
 from lnln.data.store import Store, encode_json
 from lnln.errors import RefusedError
 from tests.lnln.data.features import make_manifest
@@ -58,6 +60,25 @@ def test_spec_takes_the_longest_of_train(store: Store) -> None:
     assert (spec.text_length, spec.audio_length, spec.vision_length) == (8, 8, 8)
     assert (spec.audio_dim, spec.vision_dim, spec.vocabulary_size, spec.unknown_id) == (5, 3, 30522, 100)
     assert spec.label_range == (-3.0, 3.0)
+
+
+def test_spec_says_how_text_comes(store: Store) -> None:
+    ids = make_manifest([SHARD])
+    assert ids.text_dim == 0 and (ids.spec().text_dim, ids.spec().tokenizer) == (0, "bert-base-uncased")
+    features = replace(ids, dims={**ids.dims, "text": 300}, tokenizer=NO_TOKENIZER)
+    assert features.text_dim == 300 and (features.spec().text_dim, features.spec().tokenizer) == (300, "")
+    assert features.spec().vocabulary_size == 0
+    commit_features(store, features)
+    assert read_features(store, "c") == features and list(read_features(store, "c").dims) == list(MODALITIES)
+
+
+def test_absent_modalities_are_those_that_training_never_has() -> None:
+    manifest = make_manifest([SHARD])
+    assert manifest.absent_modalities() == ()
+    nothing, some = LengthSummary(0, 0.0, 0, 3), manifest.lengths["train"]["text"]
+    train: dict[Modality, LengthSummary] = {"text": nothing, "audio": some, "vision": nothing}
+    changed = replace(manifest, lengths={**manifest.lengths, "train": train})
+    assert changed.absent_modalities() == ("text", "vision")
 
 
 def test_same_job_same_bytes(store: Store, tmp_path: Path) -> None:

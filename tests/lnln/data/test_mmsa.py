@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 
 from lnln.data import mmsa
-from lnln.data.mmsa import read_mmsa
+from lnln.data.manifest import NO_TOKENIZER
+from lnln.data.mmsa import TextForm, read_mmsa
 from lnln.data.schema import MODALITIES, SPLITS
 from lnln.data.wordpiece import CHINESE, UNCASED, decode, encode
 from lnln.errors import RefusedError
-from tests.corpora import CLS, SEP, mmsa_content, mmsa_split
+from tests.corpora import CLS, SEP, mmsa_content, mmsa_split, with_text_features
 from tests.real_data import real_data
 
 Raw = dict[str, dict[str, Any]]
@@ -24,15 +26,15 @@ def make_raw() -> Raw:
     return mmsa_content((9, 4, 5))
 
 
-def read(tmp_path: Path, raw: Any) -> mmsa.MmsaCorpus:
+def read(tmp_path: Path, raw: Any, text: TextForm | None = None) -> mmsa.MmsaCorpus:
     path = tmp_path / "corpus.pkl"
     path.write_bytes(pickle.dumps(raw))
-    return read_mmsa(path)
+    return read_mmsa(path, text)
 
 
-def refusal(tmp_path: Path, raw: Any) -> str:
+def refusal(tmp_path: Path, raw: Any, text: TextForm | None = None) -> str:
     with pytest.raises(RefusedError) as error:
-        read(tmp_path, raw)
+        read(tmp_path, raw, text)
     message = str(error.value)
     assert "\n" not in message and "corpus.pkl" in message
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.pkl"]
@@ -59,10 +61,10 @@ def test_what_is_read(tmp_path: Path) -> None:
         assert utterances.modality_labels == {}
         for i in range(len(utterances)):
             num_tokens = given["text_bert"][i, 1].sum()
-            np.testing.assert_array_equal(utterances.text_ids[i], given["text_bert"][i, 0, :num_tokens])
+            np.testing.assert_array_equal(utterances.text[i], given["text_bert"][i, 0, :num_tokens])
             np.testing.assert_array_equal(utterances.audio[i], given["audio"][i, : given["audio_lengths"][i]])
             np.testing.assert_array_equal(utterances.vision[i], given["vision"][i, : given["vision_lengths"][i]])
-        assert utterances.text_ids.values.dtype == np.int32 and utterances.audio.values.dtype == np.float32
+        assert utterances.text.values.dtype == np.int32 and utterances.audio.values.dtype == np.float32
 
 
 def test_not_finite_becomes_zero_and_is_counted(tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_no_transcript(tmp_path: Path) -> None:
     raw["train"]["text_bert"][2] = 0
     raw["train"]["raw_text"][2:5] = [None, float("nan"), ""]
     utterances = read(tmp_path, raw).splits["train"]
-    assert utterances.text_ids.lengths[2] == 0 and utterances.text_ids.lengths[3] > 0
+    assert utterances.text.lengths[2] == 0 and utterances.text.lengths[3] > 0
     assert utterances.raw_text[2:5] == [None, None, ""]
     for split in raw.values():
         del split["raw_text"]
@@ -119,8 +121,8 @@ def test_without_text_bert_the_transcript_is_encoded(tmp_path: Path) -> None:
         del split["text_bert"]
     raw["train"]["raw_text"][:3] = ["Not GREAT!", None, "  "]
     utterances = read(tmp_path, raw).splits["train"]
-    assert decode(utterances.text_ids[0]) == "not great!" and utterances.text_ids[0][[0, -1]].tolist() == [CLS, SEP]
-    assert utterances.text_ids.lengths[1:3].tolist() == [0, 0]
+    assert decode(utterances.text[0]) == "not great!" and utterances.text[0][[0, -1]].tolist() == [CLS, SEP]
+    assert utterances.text.lengths[1:3].tolist() == [0, 0]
 
 
 def test_text_bert_of_floats_and_other_containers(tmp_path: Path) -> None:
@@ -152,7 +154,7 @@ def test_aligned_without_lengths(tmp_path: Path) -> None:
         del split["audio_lengths"], split["vision_lengths"]
     raw["train"]["text_bert"][1] = 0
     utterances = read(tmp_path, raw).splits["train"]
-    expected = utterances.text_ids.lengths.copy()
+    expected = utterances.text.lengths.copy()
     expected[1] = 10
     assert utterances.audio.lengths.tolist() == expected.tolist()
     assert utterances.vision.lengths.tolist() == [7] * 4
@@ -251,6 +253,125 @@ def test_neither_text_nor_ids(tmp_path: Path) -> None:
     assert "neither 'text_bert' nor 'raw_text'" in refusal(tmp_path, raw)
 
 
+def test_what_is_not_expected_to_be_infinite_is_named_in_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = make_raw()
+    raw["train"]["audio"][1, 0, :2] = -np.inf  # as in the published files
+    read(tmp_path, raw)
+    assert not caplog.records
+    raw["test"]["audio"][1, 0, :2] = [np.nan, -np.inf]
+    raw["valid"]["vision"][2, 0] = [-np.inf, np.inf, np.nan]
+    read(tmp_path, raw)
+    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    path = tmp_path / "corpus.pkl"
+    assert messages == [
+        f"{path}: 1 NaN or infinite values of audio were set to 0, the first in split test, utterance video2$_$1",
+        f"{path}: 3 NaN or infinite values of vision were set to 0, the first in split valid, utterance video1$_$2",
+    ]
+
+
+@pytest.mark.parametrize("dim", [1, 6, 300])
+def test_text_features_where_there_are_no_ids(tmp_path: Path, dim: int) -> None:
+    raw = with_text_features(make_raw(), dim)
+    corpus = read(tmp_path, raw)
+    assert corpus.dims == {"text": dim, "audio": 4, "vision": 3} and list(corpus.dims) == list(MODALITIES)
+    assert corpus.tokenizer == NO_TOKENIZER and corpus.extractors["text"] == {"name": "MMSA layout"}
+    assert corpus.cleaned["text"] == {"num_nan": 0, "num_infinite": 0}
+    for split, utterances in corpus.splits.items():
+        assert utterances.text_dim == dim and utterances.text.values.dtype == np.float32
+        for i in range(len(utterances)):
+            num_steps = len(utterances.text[i])
+            np.testing.assert_array_equal(utterances.text[i], raw[split]["text"][i, :num_steps])
+            assert not raw[split]["text"][i, num_steps:].any() and utterances.text[i][-1].any()
+    blank = with_text_features(make_raw(), dim)
+    for split_columns in blank.values():
+        split_columns["raw_text"] = ["", None, "  "] + [None] * (len(split_columns["id"]) - 3)
+    assert read(tmp_path, blank).dims["text"] == dim
+
+
+def test_text_features_where_they_are_asked_for(tmp_path: Path) -> None:
+    raw = with_text_features(make_raw(), only=False)
+    by_mask = read(tmp_path, raw, "features")
+    for split, utterances in by_mask.splits.items():
+        assert utterances.text.lengths.tolist() == raw[split]["text_bert"][:, 1].sum(axis=1).tolist()
+        assert utterances.raw_text == raw[split]["raw_text"]
+    ids = read(tmp_path, raw)
+    assert ids.dims == {"audio": 4, "vision": 3} and ids.tokenizer == UNCASED == read(tmp_path, raw, "ids").tokenizer
+    assert ids.splits["train"].text_dim == 0
+
+
+def test_lengths_of_text_features(tmp_path: Path) -> None:
+    raw = with_text_features(make_raw(), only=False)
+    train = raw["train"]
+    train["text"][0, 1] = 0  # a real step may be all zeros
+    train["text_lengths"] = [3, 0, 10] + [1] * 6
+    assert read(tmp_path, raw, "features").splits["train"].text.lengths.tolist() == train["text_lengths"]
+    train["text_lengths"][1] = 11
+    assert "video0$_$1 has text_lengths 11, but its text array has 10" in refusal(tmp_path, raw, "features")
+    del train["text_lengths"]
+    expected = train["text_bert"][:, 1].sum(axis=1).tolist()
+    assert read(tmp_path, raw, "features").splits["train"].text.lengths.tolist() == expected
+    train["text"] = train["text"][:, :3]
+    assert "has more steps in its text_bert mask than its text array has, 3" in refusal(tmp_path, raw, "features")
+    raw = with_text_features(make_raw())
+    raw["train"]["text"][0, 1] = 0
+    raw["train"]["text"][1] = 0
+    raw["train"]["text"][2] = np.nan
+    expected[1:3] = [0, 10]
+    assert read(tmp_path, raw).splits["train"].text.lengths.tolist() == expected
+
+
+def test_aligned_frames_take_the_length_of_text_features(tmp_path: Path) -> None:
+    raw = with_text_features(
+        {name: mmsa_split(4, seed, text=10, audio=10) for seed, name in enumerate(("train", "valid", "test"))}
+    )
+    for split in raw.values():
+        del split["audio_lengths"]
+    utterances = read(tmp_path, raw).splits["train"]
+    assert utterances.audio.lengths.tolist() == utterances.text.lengths.tolist()
+
+
+def test_text_features_that_are_not_finite_are_cleaned_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = with_text_features(make_raw())
+    raw["test"]["text"][2, 1, :2] = [np.nan, -np.inf]
+    corpus = read(tmp_path, raw)
+    assert corpus.cleaned["text"] == {"num_nan": 1, "num_infinite": 1}
+    assert corpus.splits["test"].text[2][1, :2].tolist() == [0, 0]
+    assert (
+        "2 NaN or infinite values of text were set to 0, the first in split test, utterance video2$_$2" in caplog.text
+    )
+
+
+def change_text(value: Any) -> Callable[[Raw], Any]:
+    return lambda raw: raw["valid"].__setitem__("text", value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (change_text(np.zeros((4, 10, 5))), "text must have the same dimensions in every split, got train 6, valid 5"),
+        (change_text(np.zeros((4, 10, 0))), "'text' has no dimensions"),
+        (change_text(np.zeros((3, 10, 6))), "split valid has 3 rows of 'text' for 4 utterances"),
+        (change_text(np.zeros((4, 6))), "split valid: 'text' must be a numeric array with 3 axes"),
+        (change_text(["a"] * 4), "'text' must be a numeric array with 3 axes, got list"),
+        (change_text(None), "split valid has no 'text'"),
+    ],
+)
+def test_wrong_text_features_are_refused(damage: Callable[[Raw], Any], message: str, tmp_path: Path) -> None:
+    raw = with_text_features(make_raw())
+    damage(raw)
+    assert message in refusal(tmp_path, raw)
+
+
+def test_a_form_of_text_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert "has no 'text' array of language features" in refusal(tmp_path, make_raw(), "features")
+    only_features = with_text_features(make_raw())
+    assert "neither 'text_bert' nor transcripts to make token ids of" in refusal(tmp_path, only_features, "ids")
+
+
 def test_real_mosi() -> None:
     corpus = read_mmsa(real_data("mosi/mosi_text_audio.pkl"))
     assert {split: len(utterances) for split, utterances in corpus.splits.items()} == {
@@ -263,7 +384,7 @@ def test_real_mosi() -> None:
         assert not utterances.vision.lengths.any() and (utterances.audio.lengths == 1).all()
         # The file's ids are this vocabulary's, cut to 50.
         for i, ids in enumerate(encode(utterances.raw_text)):
-            np.testing.assert_array_equal(utterances.text_ids[i][:49], ids[:49])
+            np.testing.assert_array_equal(utterances.text[i][:49], ids[:49])
 
 
 def test_real_trimodal() -> None:

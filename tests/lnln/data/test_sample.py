@@ -37,7 +37,7 @@ def test_sizes_and_content() -> None:
             assert (lengths == 0).any() and lengths.max() > 8
         assert utterances.audio.values.dtype == np.float32 and np.isfinite(utterances.audio.values).all()
         for row, ids in enumerate(encode(utterances.raw_text)):
-            np.testing.assert_array_equal(utterances.text_ids[row], ids)
+            np.testing.assert_array_equal(utterances.text[row], ids)
             assert UNCASED.unknown_id not in ids
 
 

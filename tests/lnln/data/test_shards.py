@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lnln.data import shards
 from lnln.data.manifest import SplitEntry
-from lnln.data.schema import Modality, Ragged, Utterances
+from lnln.data.schema import MODALITIES, Modality, Ragged, Utterances
 from lnln.data.shards import (
     decode_shard,
     encode_shard,
@@ -56,6 +56,89 @@ def test_round_trip_in_any_row_groups(lengths: list[int], group_bytes: int) -> N
         patch.setattr(shards, "ROW_GROUP_BYTES", group_bytes)
         data = encode_shard(utterances)
     assert_same(decode_shard(data), utterances)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 12), st.integers(1, 400))
+def test_text_features_round_trip(num: int, dim: int, group_bytes: int) -> None:
+    utterances = make_utterances(num, text_dim=dim)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "ROW_GROUP_BYTES", group_bytes)
+        data = encode_shard(utterances)
+    assert_same(decode_shard(data), utterances)
+    assert_same(decode_shard(data, {**DIMS, "text": dim}), utterances)
+
+
+def test_a_file_of_text_features_has_them_in_place_of_ids() -> None:
+    utterances = make_utterances(8, text_dim=4)
+    data = encode_shard(utterances)
+    assert pq.read_schema(io.BytesIO(data)).names == [
+        *("utterance_id", "raw_text", "label", "text", "audio", "vision"),
+        *("text_length", "audio_length", "vision_length"),
+    ]
+    group = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0)
+    columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    assert "BYTE_STREAM_SPLIT" in columns["text.list.element"].encodings
+    frame = pd.read_parquet(io.BytesIO(data))
+    for row in range(8):
+        np.testing.assert_array_equal(np.asarray(frame["text"][row]).reshape(-1, 4), utterances.text[row])
+
+
+def test_ids_are_not_taken_for_features_nor_features_for_ids() -> None:
+    ids, features = encode_shard(make_utterances(3)), encode_shard(make_utterances(3, text_dim=4))
+    with pytest.raises(RefusedError, match="column text_ids must be"):
+        decode_shard(features, DIMS)
+    with pytest.raises(RefusedError, match="column text must be"):
+        decode_shard(ids, {**DIMS, "text": 4})
+    with pytest.raises(RefusedError, match="text has 4 dimensions, expected 2"):
+        decode_shard(features, {**DIMS, "text": 2})
+    bare = pq.read_table(io.BytesIO(features)).replace_schema_metadata({})
+    with pytest.raises(RefusedError, match="does not say how many text dimensions"):
+        decode_shard(_encoded(bare))
+    assert_same(decode_shard(_encoded(bare), {**DIMS, "text": 4}), make_utterances(3, text_dim=4))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_features_that_are_not_finite_are_refused_when_a_split_is_read(
+    store: Store, modality: Modality, value: float
+) -> None:
+    utterances = make_utterances(12, text_dim=2)
+    frames = utterances.sequences(modality)
+    row = int(np.flatnonzero(frames.lengths)[-1])
+    frames.values[frames.offsets[row + 1] - 1, -1] = value
+    good = write_shard(store, FOLDER, "train", make_utterances(5, 1, text_dim=2))
+    entry = write_shard(store, FOLDER, "train", utterances)
+    manifest = make_manifest([good, entry])
+    manifest = replace(manifest, dims={**manifest.dims, "text": 2})
+    with pytest.raises(RefusedError) as refusal:
+        read_split(store, manifest, "train")
+    message = str(refusal.value)
+    assert f"{entry.path}, utterance v0$_${row}: {modality} has values that are NaN or infinite" in message
+    assert "run `lnln import PICKLE --corpus c --text features` again" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("wrong", [3.1, -3.01, np.inf])
+def test_labels_out_of_range_are_refused_when_they_are_read(store: Store, wrong: float) -> None:
+    utterances = make_utterances(12, modality_labels=True)
+    utterances.label[:4] = [3.00005, -3, np.nan, wrong]
+    entry = write_shard(store, FOLDER, "train", utterances)
+    manifest = make_manifest([entry])
+    acts: list[Callable[[], object]] = [
+        lambda: read_split(store, manifest, "train"),
+        lambda: read_labels(store, manifest, "train"),
+    ]
+    for act in acts:
+        with pytest.raises(
+            RefusedError, match=rf"{entry.path}, utterance v0\$_\$3: label is .*, expected -3 to 3; .*import"
+        ):
+            act()
+    utterances.label[3] = 0
+    utterances.modality_labels["audio"][7] = wrong
+    mended = make_manifest([write_shard(store, FOLDER, "train", utterances)])
+    assert len(read_labels(store, mended, "train")) == 12
+    with pytest.raises(RefusedError, match=r"utterance v0\$_\$7: label_audio is"):
+        read_split(store, mended, "train")
 
 
 def test_everything_absent() -> None:
@@ -122,8 +205,9 @@ def test_split_of_several_shards_in_order(store: Store) -> None:
     assert read_split(store, manifest, "train").audio.values.flags.writeable
 
 
-def test_labels_and_lengths_alone(store: Store) -> None:
-    utterances = make_utterances(30)
+@pytest.mark.parametrize("text_dim", [0, 3])
+def test_labels_and_lengths_alone(store: Store, text_dim: int) -> None:
+    utterances = make_utterances(30, text_dim=text_dim)
     names, lengths = read_lengths(store, write_shard(store, FOLDER, "train", utterances))
     assert names == utterances.utterance_id
     for modality, expected in utterances.lengths().items():

@@ -118,6 +118,20 @@ def test_impossible_views_are_refused(run_store: RunStore, rates: list[float] | 
         evaluate(run_store.store, run_store.worse, rates=rates, mask_seeds=seeds)
 
 
+def test_models_are_compared_on_the_same_views(run_store: RunStore) -> None:
+    """However each was trained: the views are those that are asked for."""
+    from lnln.config import CorruptionConfig
+
+    corruption = {"rates": [0.0, 0.5], "validation_rates": [0.5], "mask_seed": 1111, "shared_uniforms": True}
+    other = finished_run(run_store.store, run_store.manifest, corruption=corruption)
+    apart = [evaluate(run_store.store, run, rates=[0.5]) for run in (run_store.worse, other)]
+    assert apart[0].views[0].view_id != apart[1].views[0].view_id
+    chosen = CorruptionConfig(mask_seed=3)
+    same = [evaluate(run_store.store, run, rates=[0.5], corruption=chosen) for run in (run_store.worse, other)]
+    assert same[0].views[0].view_id == same[1].views[0].view_id == ViewSpec.evaluation(0.5, 3).view_id
+    assert same[0].views[0].scores == same[1].views[0].scores, "their weights are equal"
+
+
 def test_rows_are_the_printed_table(run_store: RunStore) -> None:
     rows = evaluate(run_store.store, run_store.worse).rows()
     assert [row["missing rate"] for row in rows] == [

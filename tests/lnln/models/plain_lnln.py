@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,12 @@ class Shape:
     depths: dict[str, int] = field(
         default_factory=lambda: {"embed": 1, "cc": 3, "proxy": 2, "rec": 1, "dominant": 2, "fusion": 4}
     )
+    num_hyper: int | None = None  # hyper-modality layers; default: one more than the dominant encoder has layers
     bert_heads: int = 2
     bert_dim: int = 8
+    bert_layers: int = 3
     vocabulary: int = 130
+    max_positions: int = 16
 
 
 def make_weights(shape: Shape, seed: int = 0) -> Weights:
@@ -79,10 +83,10 @@ def make_weights(shape: Shape, seed: int = 0) -> Weights:
 
     bert, width = "bertmodel.model", shape.bert_dim
     add(f"{bert}.embeddings.word_embeddings.weight", shape.vocabulary, width)
-    add(f"{bert}.embeddings.position_embeddings.weight", 16, width)
+    add(f"{bert}.embeddings.position_embeddings.weight", shape.max_positions, width)
     add(f"{bert}.embeddings.token_type_embeddings.weight", 2, width)
     norm(f"{bert}.embeddings.LayerNorm", width)
-    for i in range(3):
+    for i in range(shape.bert_layers):
         for part in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
             linear(f"{bert}.encoder.layer.{i}.{part}", width, width)
         norm(f"{bert}.encoder.layer.{i}.attention.output.LayerNorm", width)
@@ -108,7 +112,7 @@ def make_weights(shape: Shape, seed: int = 0) -> Weights:
     for i in range(3):
         transformer(f"reconstructor.{i}", "rec", 0, shape.kept)
     transformer("dmml.0", "dominant", 0, shape.kept)
-    for i in range(shape.depths["dominant"] + 1):
+    for i in range(shape.num_hyper or shape.depths["dominant"] + 1):
         place = f"dmml.1.layers.{i}.0"
         for number in (1, 2, 3, 4):
             norm(f"{place}.norm{number}", shape.dim)
@@ -161,7 +165,7 @@ def _layers(w: Weights, place: str, depth: int, heads: int, x: Tensor, context: 
 def _transformer(w: Weights, shape: Shape, place: str, block: str, x: Tensor) -> list[Tensor]:
     if f"{place}.extra_token" in w:
         x = torch.cat([w[f"{place}.extra_token"].expand(len(x), -1, -1), x], 1)
-    x = x + w[f"{place}.pos_embedding"]
+    x = x + w[f"{place}.pos_embedding"][:, : x.shape[1]]
     return _layers(w, f"{place}.encoder", shape.depths[block], shape.heads[block], x)
 
 
@@ -173,7 +177,7 @@ def _bert(w: Weights, shape: Shape, text: Tensor) -> Tensor:
     x = x + w[f"{at}.embeddings.token_type_embeddings.weight"][segments]
     x = x + w[f"{at}.embeddings.position_embeddings.weight"][: ids.shape[1]]
     x = _norm(w, f"{at}.embeddings.LayerNorm", x, 1e-12)
-    for i in range(3):
+    for i in range(shape.bert_layers):
         layer = f"{at}.encoder.layer.{i}"
         q, k, v = (_linear(w, f"{layer}.attention.self.{part}", x) for part in ("query", "key", "value"))
         attended = _linear(w, f"{layer}.attention.output.dense", _attend(q, k, v, shape.bert_heads, mask))
@@ -214,6 +218,8 @@ def run(w: Weights, shape: Shape, inputs: Weights, is_training: bool) -> tuple[W
     states = _transformer(w, shape, "dmml.0", "dominant", mid["h_1_d"])
     hyper = w["h_hyper"].expand(len(weight), -1, -1)
     for i, state in enumerate(states):
+        mid[f"h_d_list.{i}"] = state
+    for i, state in enumerate(states[: shape.num_hyper]):
         at = f"dmml.1.layers.{i}.0"
         query = _linear(w, f"{at}.fn.to_q", _norm(w, f"{at}.norm1", state))
         answers = []
@@ -222,7 +228,7 @@ def run(w: Weights, shape: Shape, inputs: Weights, is_training: bool) -> tuple[W
             key, value = (_linear(w, f"{at}.fn.to_{part}_t{letter}", source) for part in "kv")
             answers.append(_attend(query, key, value, shape.heads["hyper"]))
         hyper = _norm(w, f"{at}.norm4", hyper) + _linear(w, f"{at}.fn.to_out.0", answers[0] + answers[1])
-        mid[f"h_d_list.{i}"], mid[f"hyper.{i}"], mid["h_hyper_out"] = state, hyper, hyper
+        mid[f"hyper.{i}"], mid["h_hyper_out"] = hyper, hyper
     token = w["dmml.2.extra_token"].expand(len(weight), -1, -1)
     target = torch.cat([token, states[-1]], 1) + w["dmml.2.pos_embedding_t"]
     source = torch.cat([token, hyper], 1) + w["dmml.2.pos_embedding_s"]
@@ -253,13 +259,18 @@ def losses(out: Weights, inputs: Weights, base: dict[str, Any]) -> Weights:
     return {"loss": torch.stack([weights[name] * term for name, term in terms.items()]).sum()} | terms
 
 
-def make_inputs(shape: Shape, num_utterances: int, seed: int = 0) -> Weights:
-    """A batch as the published data set gives it: texts of two segments, zeros after the end of audio and vision."""
+def make_inputs(
+    shape: Shape, num_utterances: int, seed: int = 0, lengths: tuple[int, int, int] | None = None
+) -> Weights:
+    """A batch as the published data set gives it: texts of two segments, zeros after the end of audio and vision.
+
+    lengths: of text, vision, audio, where they are shorter than the positions.
+    """
     generator = torch.Generator().manual_seed(seed)
-    text_length, vision_length, audio_length = shape.lengths
+    text_length, vision_length, audio_length = lengths or shape.lengths
     ids = torch.randint(103, shape.vocabulary, (num_utterances, text_length), generator=generator)
-    lengths = torch.randint(3, text_length + 1, (num_utterances, 1), generator=generator)
-    mask = (torch.arange(text_length) < lengths).long()
+    text_lengths = torch.randint(3, text_length + 1, (num_utterances, 1), generator=generator)
+    mask = (torch.arange(text_length) < text_lengths).long()
     segments = (torch.arange(text_length) >= 2).long() * mask
     keep = torch.rand(ids.shape, generator=generator) > 0.5
     inputs = {
@@ -300,11 +311,20 @@ def make_args(shape: Shape) -> dict[str, Any]:
 
 
 def write_case(
-    folder: Path, name: str, shape: Shape, *, num_utterances: int, is_training: bool = True, with_weights: bool = True
+    folder: Path,
+    name: str,
+    shape: Shape,
+    *,
+    num_utterances: int,
+    is_training: bool = True,
+    with_weights: bool = True,
+    lengths: tuple[int, int, int] | None = None,
+    base: Mapping[str, float] | None = None,
 ) -> None:
-    """One case in the format of the oracle."""
+    """One case in the format of the oracle. base: changes to the loss weights and the optimizer's options."""
     weights = {key: value.requires_grad_() for key, value in make_weights(shape).items()}
-    inputs, args = make_inputs(shape, num_utterances), make_args(shape)
+    inputs, args = make_inputs(shape, num_utterances, lengths=lengths), make_args(shape)
+    args["base"] |= base or {}
     out, mid = run(weights, shape, inputs, is_training)
     tensors = {"in": inputs, "mid": mid, "out": out, "sd": copy.deepcopy(weights) if with_weights else {}}
     record: dict[str, Any] = {"case": name, "args": args, "losses": {}, "gradnorm": {}, "nograd": []}

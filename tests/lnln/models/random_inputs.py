@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
-from lnln.batches import Batch, Inputs
+from lnln.batches import Batch, Inputs, corrupt_inputs
 from lnln.config import ModelConfig, to_dict
-from lnln.data.schema import FeatureSpec
-from lnln.models import LNLN
+from lnln.data.schema import MODALITIES, FeatureSpec
+from lnln.models import LNLN, TextOnly
+
+Model = TypeVar("Model", bound=nn.Module)
 
 SPEC = FeatureSpec(
     audio_dim=3,
@@ -23,6 +26,9 @@ SPEC = FeatureSpec(
     unknown_id=100,
     label_range=(-3.0, 3.0),
 )
+
+# The same with ready-made language features instead of token ids.
+FEATURE_SPEC = dataclasses.replace(SPEC, text_dim=5, vocabulary_size=0, unknown_id=0)
 
 # No dropout, so that two passes can be compared in training mode as well.
 ENCODER: dict[str, Any] = {
@@ -52,7 +58,18 @@ def small_config(**changes: Any) -> ModelConfig:
 def small_model(spec: FeatureSpec = SPEC, seed: int = 0, **changes: Any) -> LNLN:
     """A model with random weights, tokens and biases included, so that nothing is zero by chance."""
     torch.manual_seed(seed)
-    model = LNLN(model=to_dict(small_config(**changes)), spec=to_dict(spec), encoder=ENCODER)
+    encoder = None if spec.text_dim else ENCODER
+    return _shaken(LNLN(model=to_dict(small_config(**changes)), spec=to_dict(spec), encoder=encoder))
+
+
+def small_text_only(spec: FeatureSpec = SPEC, seed: int = 0, **changes: Any) -> TextOnly:
+    torch.manual_seed(seed)
+    encoder = None if spec.text_dim else ENCODER
+    config = small_config(name="text_only", **changes)
+    return _shaken(TextOnly(model=to_dict(config), spec=to_dict(spec), encoder=encoder))
+
+
+def _shaken(model: Model) -> Model:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -68,26 +85,42 @@ def random_inputs(
     """Utterance i has `lengths[i]` steps of text, audio, vision, and content that depends on `seed` and i only."""
     longest = padded_to or tuple(max(row[k] for row in lengths) for k in range(3))
     num = len(lengths)
-    ids = torch.zeros(num, longest[0], dtype=torch.long)
+    text = torch.zeros(num, longest[0], dtype=torch.long)
+    if spec.text_dim:
+        text = torch.zeros(num, longest[0], spec.text_dim)
     audio, vision = torch.zeros(num, longest[1], spec.audio_dim), torch.zeros(num, longest[2], spec.vision_dim)
     masks = [torch.zeros(num, length, dtype=torch.bool) for length in longest]
     for i, (text_length, audio_length, vision_length) in enumerate(lengths):
         generator = torch.Generator().manual_seed(1000 * seed + i)
-        ids[i, :text_length] = torch.randint(1, spec.vocabulary_size, (text_length,), generator=generator)
+        if spec.text_dim:
+            text[i, :text_length] = torch.randn(text_length, spec.text_dim, generator=generator)
+        else:
+            text[i, :text_length] = torch.randint(1, spec.vocabulary_size, (text_length,), generator=generator)
         audio[i, :audio_length] = torch.randn(audio_length, spec.audio_dim, generator=generator)
         vision[i, :vision_length] = torch.randn(vision_length, spec.vision_dim, generator=generator)
         for mask, length in zip(masks, lengths[i], strict=True):
             mask[i, :length] = True
-    return Inputs(ids, masks[0], audio, masks[1], vision, masks[2])
+    return Inputs(text, masks[0], audio, masks[1], vision, masks[2])
 
 
 def erase_some(inputs: Inputs, spec: FeatureSpec = SPEC) -> Inputs:
-    """Every third text position to [UNK], every second frame to zeros."""
-    ids, audio, vision = inputs.text_ids.clone(), inputs.audio.clone(), inputs.vision.clone()
-    ids[:, 1::3] = torch.where(inputs.text_mask[:, 1::3], spec.unknown_id, ids[:, 1::3])
-    audio[:, ::2] = 0
-    vision[:, 1::2] = 0
-    return dataclasses.replace(inputs, text_ids=ids, audio=audio, vision=vision)
+    """Every third text position, every second frame."""
+    kept = {modality: torch.ones_like(getattr(inputs, f"{modality}_mask")) for modality in MODALITIES}
+    kept["text"][:, 1::3] = kept["audio"][:, ::2] = kept["vision"][:, 1::2] = False
+    return corrupt_inputs(inputs, kept, spec.unknown_id)
+
+
+def erase_all(inputs: Inputs, spec: FeatureSpec = SPEC) -> Inputs:
+    """All that the missing rate 1 erases: everything but the first and the last id, [CLS] and [SEP], made so here."""
+    kept = {modality: torch.zeros_like(getattr(inputs, f"{modality}_mask")) for modality in MODALITIES}
+    erased = corrupt_inputs(inputs, kept, spec.unknown_id)
+    if spec.text_dim:
+        return erased
+    text, mask = erased.text.clone(), inputs.text_mask
+    is_last = mask & (mask.cumsum(dim=1) == mask.sum(dim=1, keepdim=True))
+    text[is_last] = 102
+    text[:, :1] = torch.where(mask[:, :1], 101, text[:, :1])
+    return dataclasses.replace(erased, text=text)
 
 
 def rows(inputs: Inputs, chosen: Sequence[int]) -> Inputs:

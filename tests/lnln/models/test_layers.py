@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from lnln.models.layers import BlockSizes, CrossTransformer, Transformer, attend, reverse_gradient
+from lnln.models.layers import BlockSizes, CrossTransformer, Layer, Transformer, attend, reverse_gradient
 
 SIZES = BlockSizes(depth=3, num_heads=2, head_dim=5, feed_forward_dim=7, num_tokens=2, max_length=6)
 
@@ -56,6 +56,33 @@ def test_cross_transformer_looks_at_its_context_only_through_attention() -> None
     for index in range(SIZES.depth):
         torch.nn.init.zeros_(fusion.get_parameter(f"layers.{index}.attention.out.weight"))
     torch.testing.assert_close(fusion(x, context), fusion(x, torch.randn(2, 6, 4)))
+
+
+def test_positions_start_with_the_deviation_asked_for() -> None:
+    wide = BlockSizes(1, 1, 4, 4, num_tokens=2, max_length=500)
+    for std in (0.0, 0.02, 1.0):
+        torch.manual_seed(0)
+        plain = Transformer(8, wide, position_std=std)
+        crossed = CrossTransformer(8, wide, position_std=std)
+        for positions in (plain.positions, crossed.positions, crossed.context_positions):
+            assert abs(positions.std().item() - std) <= 0.05 * std
+
+
+def test_dropout_falls_on_what_attention_and_feed_forward_add() -> None:
+    layer = Layer(4, SIZES, dropout=0.999)
+    x = torch.randn(2, 3, 4)
+    assert (layer(x, x) == x).float().mean() > 0.9  # both additions are dropped, the input never
+    layer.eval()
+    undropped = Layer(4, SIZES)
+    undropped.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(layer(x, x), undropped(x, x))
+    torch.testing.assert_close(undropped(x, x), undropped(x, x))
+    for part in ("attention.out", "feed_forward.3"):
+        # Either alone is dropped, too.
+        one = Layer(4, SIZES, dropout=0.999)
+        torch.nn.init.zeros_(one.get_parameter(f"{part}.weight"))
+        torch.nn.init.zeros_(one.get_parameter(f"{part}.bias"))
+        assert (one(x, x) == x).float().mean() > 0.9
 
 
 def test_reverse_gradient_turns_only_the_gradient() -> None:

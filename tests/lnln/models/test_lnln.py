@@ -53,9 +53,10 @@ def test_an_utterance_is_the_same_alone_and_in_any_batch(lengths: list[tuple[int
     for i in range(len(lengths)):
         alone = model(rows(together, [i]), rows(together, [i]))
         for field in dataclasses.fields(output):
-            torch.testing.assert_close(
-                getattr(alone, field.name)[0], getattr(output, field.name)[i], atol=1e-5, rtol=1e-5
-            )
+            mine, theirs = getattr(alone, field.name), getattr(output, field.name)
+            assert (mine is None) == (theirs is None)
+            if mine is not None:
+                torch.testing.assert_close(mine[0], theirs[i], atol=1e-5, rtol=1e-5)
 
 
 def test_what_lies_in_the_padding_does_not_matter() -> None:
@@ -63,7 +64,7 @@ def test_what_lies_in_the_padding_does_not_matter() -> None:
     inputs = random_inputs(LENGTHS)
     dirty = dataclasses.replace(
         inputs,
-        text_ids=torch.where(inputs.text_mask, inputs.text_ids, 7),
+        text=torch.where(inputs.text_mask, inputs.text, 7),
         audio=torch.where(inputs.audio_mask[..., None], inputs.audio, 9.0),
         vision=torch.where(inputs.vision_mask[..., None], inputs.vision, -9.0),
     )
@@ -108,7 +109,7 @@ def test_inputs_longer_than_the_positions_are_cut(mode: str) -> None:
         long,
         **{
             name: getattr(long, name)[:, :length]
-            for length, names in ((12, "text_ids text_mask"), (10, "audio audio_mask"), (9, "vision vision_mask"))
+            for length, names in ((12, "text text_mask"), (10, "audio audio_mask"), (9, "vision vision_mask"))
             for name in names.split()
         },
     )
@@ -130,8 +131,9 @@ def test_every_parameter_gets_a_gradient_even_at_weight_zero(mode: str) -> None:
 
 
 def test_every_combination_of_switches_trains() -> None:
-    for values in itertools.product(*SWITCHES.values()):
-        model = small_model(**dict(zip(SWITCHES, values, strict=True)))
+    switches = {name: values for name, values in SWITCHES.items() if name != "position_std"}  # only the start
+    for values in itertools.product(*switches.values()):
+        model = small_model(**dict(zip(switches, values, strict=True)))
         assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients(model).values())
 
 
@@ -206,8 +208,8 @@ def test_standardisation_leaves_erased_and_padded_frames_at_zero() -> None:
     model.set_statistics(statistics)
     frames = torch.tensor([[[3.0, 2.0, 5.0], [0.0, 0.0, 0.0], [1.0, 6.0, 6.0]]])
     expected = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 1.0]]])  # a constant column has deviation 1
-    torch.testing.assert_close(model._standardize(frames, "audio"), expected)
-    torch.testing.assert_close(small_model(standardize=False)._standardize(frames, "audio"), frames)
+    torch.testing.assert_close(model.standardize(frames, "audio"), expected)
+    torch.testing.assert_close(small_model(standardize=False).standardize(frames, "audio"), frames)
     with pytest.raises(RefusedError, match="audio statistics must have 3 columns, got 2 means"):
         model.set_statistics(statistics | {"audio": {"mean": [0.0, 1.0], "std": [1.0, 1.0]}})
 
@@ -322,6 +324,7 @@ def test_parameter_groups_hold_every_parameter_once() -> None:
     groups = model.parameter_groups(train)
     parameters = [p for group in groups for p in group["params"]]
     assert len(parameters) == len({id(p) for p in parameters}) == len(list(model.parameters()))
+    assert model.text_encoder is not None
     encoder = {id(p) for p in model.text_encoder.parameters()}
     for group in groups:
         for parameter in group["params"]:

@@ -29,6 +29,16 @@ def test_heads_without_args_are_the_published_ones() -> None:
     assert (sizes.hyper.num_heads, sizes.hyper.head_dim) == (2, 16)
 
 
+def test_heads_that_cannot_be_are_refused() -> None:
+    args = make_args(Shape())
+    for heads in (0, 3.5, "two", 7):
+        args["model"]["reconstructor"]["heads"] = heads
+        with pytest.raises(RefusedError, match=r"args\.model\.reconstructor\.heads must be .* divides the 128 columns"):
+            from_published(make_weights(Shape()), args)
+    with pytest.raises(RefusedError, match="width 8 says nothing of its number of heads"):
+        from_published(make_weights(Shape()))
+
+
 def test_a_published_file_loads_and_is_saved_as_ours(tmp_path: Path) -> None:
     shape = Shape()
     torch.save({"state_dict": make_weights(shape), "epoch": 3}, tmp_path / "published.pth")
@@ -44,7 +54,7 @@ def test_a_published_file_loads_and_is_saved_as_ours(tmp_path: Path) -> None:
 def test_weights_that_are_no_lnln_are_refused() -> None:
     weights = make_weights(Shape())
     with pytest.raises(RefusedError, match=r"'conv1\.weight' is no weight"):
-        from_published(weights | {"conv1.weight": torch.zeros(1)})
+        from_published(weights | {"conv1.weight": torch.zeros(1)}, make_args(Shape()))
     for name in ("h_hyper", "proj_v.1.encoder.layers.0.0.norm_q.bias", "bertmodel.model.embeddings.LayerNorm.weight"):
         with pytest.raises(RefusedError, match="published LNLN checkpoint"):
             from_published({key: value for key, value in weights.items() if key != name}, make_args(Shape()))

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from lnln.data.manifest import Tokenizer
+from lnln.data.wordpiece import CHINESE, UNCASED, tokenizer_path
 from lnln.errors import RefusedError
-from lnln.models.text_encoder import TINY, TextEncoder, load_text_encoder
+from lnln.models.text_encoder import TINY, TextEncoder, check_vocabulary, load_text_encoder
 from tests.lnln.models.random_inputs import ENCODER
 
 IDS = torch.tensor([[101, 5, 6, 7, 102], [101, 9, 102, 0, 0], [0, 0, 0, 0, 0]])
@@ -115,6 +119,104 @@ def test_a_folder_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(RefusedError, match="lacks 1 of its weights"):
         load_text_encoder(str(tmp_path))
+
+
+def check(name: str, tokenizer: Tokenizer) -> None:
+    check_vocabulary(name, tokenizer.name, tokenizer.vocabulary_size, tokenizer.unknown_id)
+
+
+def folder_with(folder: Path, vocabulary: list[str] | None = None, **config: int) -> str:
+    """An encoder's folder as far as a look at its vocabulary goes."""
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", **config}))
+    if vocabulary is not None:
+        (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    return str(folder)
+
+
+def uncased_words() -> list[str]:
+    return tokenizer_path().with_name("vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
+@pytest.mark.parametrize("name", ["tiny", "minilm"])
+def test_the_packaged_encoders_know_the_uncased_vocabulary_and_no_other(name: str) -> None:
+    check(name, UNCASED)
+    with pytest.raises(RefusedError, match=r"knows 30522 ids, .* vocabulary of 21128 \(bert-base-chinese\)"):
+        check(name, CHINESE)
+    with pytest.raises(RefusedError, match=r"30522 with \[UNK\] 100, the corpus has ids of .* with \[UNK\] 1;"):
+        check(name, dataclasses.replace(UNCASED, unknown_id=1))
+    with pytest.raises(RefusedError, match="knows 30522 ids"):
+        check_vocabulary(name, "", 30523, 100)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fits"), [(21128, True), (21136, True), (21255, True), (21256, False), (21127, False)]
+)
+def test_a_table_may_be_padded_but_not_be_anothers(rows: int, fits: bool, tmp_path: Path) -> None:
+    name = folder_with(tmp_path, vocab_size=rows)
+    if fits:
+        check(name, CHINESE)
+    else:
+        with pytest.raises(RefusedError, match=rf"knows {rows} ids, .* vocabulary of 21128 \(bert-base-chinese\)"):
+            check(name, CHINESE)
+
+
+def test_the_vocabulary_of_a_folder_must_be_the_corpuss(tmp_path: Path) -> None:
+    words = uncased_words()
+    check(folder_with(tmp_path, words, vocab_size=30522), UNCASED)
+    unused = [word if not word.startswith("[unused") else f"new-{word}" for word in words]
+    check(folder_with(tmp_path, unused, vocab_size=30528), UNCASED)
+    with pytest.raises(RefusedError, match=r"of 30521 with \[UNK\] 100, the corpus has ids of one of 30522"):
+        check(folder_with(tmp_path, words[:-1], vocab_size=30522), UNCASED)
+    moved = [words[100], *words[1:100], words[0], *words[101:]]
+    with pytest.raises(RefusedError, match=r"of 30522 with \[UNK\] 0, .* with \[UNK\] 100"):
+        check(folder_with(tmp_path, moved, vocab_size=30522), UNCASED)
+    # Legal or medical BERTs: as many words, but others.
+    foreign = [*words[:1000], *reversed(words[1000:])]
+    with pytest.raises(RefusedError, match=r"another vocabulary than bert-base-uncased, .* tokens differ, such as '"):
+        check(folder_with(tmp_path, foreign, vocab_size=30522), UNCASED)
+    without = [word if word != "[UNK]" else "?" for word in words]
+    with pytest.raises(RefusedError, match=r"with \[UNK\] absent"):
+        check(folder_with(tmp_path, without, vocab_size=30522), UNCASED)
+
+
+def test_a_tokenizer_json_says_as_much_as_a_vocab_txt(tmp_path: Path) -> None:
+    name = folder_with(tmp_path, vocab_size=30522)
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer_path().read_bytes())
+    check(name, UNCASED)
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, "word": 30521}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
+    with pytest.raises(RefusedError, match=r"of 30522 with \[UNK\] 1, .* with \[UNK\] 100"):
+        check(name, UNCASED)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model": {}}', '{"model": {"vocab": [["a", 1]]}}', "\xff"])
+def test_a_damaged_vocabulary_is_refused(content: str, tmp_path: Path) -> None:
+    name = folder_with(tmp_path, vocab_size=30522)
+    (tmp_path / "tokenizer.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(RefusedError, match="cannot be loaded"):
+        check(name, UNCASED)
+    (tmp_path / "config.json").write_text("[")
+    with pytest.raises(RefusedError, match="cannot be loaded"):
+        check(name, UNCASED)
+
+
+def test_an_encoder_that_is_nowhere_has_no_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(RefusedError, match="'nobody/has-this-model' cannot be loaded"):
+        check("nobody/has-this-model", UNCASED)
+
+
+def test_layers_are_counted_from_the_output() -> None:
+    bert = TextEncoder.from_config({**ENCODER, "num_hidden_layers": 3})
+    distilled = {"model_type": "distilbert", "vocab_size": 9, "dim": 8, "n_layers": 3, "n_heads": 2, "hidden_dim": 8}
+    electra = {**ENCODER, "model_type": "electra", "embedding_size": 8, "num_hidden_layers": 3}
+    for encoder in (bert, TextEncoder.from_config(distilled), TextEncoder.from_config(electra)):
+        found = {name: encoder.layers_above(name) for name, _ in encoder.named_parameters()}
+        assert set(found.values()) == {0, 1, 2, 3}
+        for name, above in found.items():
+            layer = re.search(r"layer\.(\d)\.", name)
+            assert above == (3 if layer is None else 2 - int(layer[1])), name
+    assert bert.layers_above("model.after.weight") == 0
 
 
 def test_python_code_of_a_folder_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from lnln.model_store import publish
 from lnln.report import render, report, scores_csv, verdict
 from lnln.report.charts import draw_robustness
 from lnln.runs import load_run
+from tests.finished_run import finished_run
 from tests.lnln.conftest import RunStore
 
 
@@ -91,6 +92,17 @@ def test_synthetic_and_collapse_are_said(evaluation: Evaluation) -> None:
     assert "**Collapse**" in render([replace(evaluation, views=views)], {})
     views = tuple(replace(view, collapse_share=0.3) for view in evaluation.views)
     assert "**Collapse**" not in render([replace(evaluation, views=views)], {})
+
+
+def test_a_model_without_completeness_is_reported(run_store: RunStore, tmp_path: Path) -> None:
+    model = {"name": "text_only", "text_encoder": "tiny"}
+    run_id = finished_run(run_store.store, run_store.manifest, model=model)
+    path = report(run_store.store, [run_id, run_store.worse], tmp_path / "report")
+    rows = list(csv.DictReader(io.StringIO((path.parent / "scores.csv").read_text())))
+    estimated = {row["name"]: row["mean_completeness"] for row in rows}
+    assert estimated[run_id] == "" != estimated[run_store.worse]
+    stored = json.loads((path.parent / "scores.json").read_text())["evaluations"]
+    assert [view["mean_completeness"] for view in stored[0]["views"]] == [None] * len(stored[0]["views"])
 
 
 HOSTILE = [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -17,17 +18,28 @@ from safetensors.numpy import load_file
 
 from lnln.checkpoint import describe_file
 from lnln.config import Config
-from lnln.data.manifest import FeatureManifest, SplitEntry
-from lnln.data.schema import Split
+from lnln.data.manifest import FeatureManifest, SplitEntry, commit_features
+from lnln.data.schema import Ragged, Split
 from lnln.data.shards import read_split, write_shard
 from lnln.data.store import Store
 from lnln.errors import RefusedError
+from lnln.evaluate import evaluate
+from lnln.model_store import publish, pull
 from lnln.models import LNLN
-from lnln.runs import Run, load_run, run_id_for
-from lnln.train.launch import check, reason_of, refusal, train
+from lnln.report import render, verdict
+from lnln.runs import (
+    Run,
+    damaged_selection_weights,
+    load_run,
+    run_id_for,
+    selected_on_test,
+    selection_file,
+    selection_weights,
+)
+from lnln.train.launch import check, chosen_threads, reason_of, refusal, train
 from lnln.train.session import ray_session
 from pipelines.ingest import import_corpus, import_sample
-from tests.corpora import mmsa_pickle
+from tests.corpora import mmsa_content, mmsa_pickle
 from tests.finished_run import TINY, small_corpus
 
 SLOW = pytest.mark.slow
@@ -43,7 +55,8 @@ def untimed(run: Run) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("LNLN_CACHE", str(tmp_path / "cache"))
     return Store(tmp_path / "store")
 
 
@@ -97,6 +110,55 @@ def test_a_split_without_labels_is_refused(store: Store, tmp_path: Path, split: 
         check(store, dataclasses.replace(manifest, splits=splits), make_config(), 1, None)
 
 
+def test_published_selection_needs_a_labelled_test_split(store: Store, tmp_path: Path) -> None:
+    manifest = small_corpus(store, tmp_path)
+    splits: dict[Split, SplitEntry] = {name: manifest.splits[name] for name in ("train", "valid")}
+    bare = dataclasses.replace(manifest, splits=splits)
+    check(store, bare, make_config(), 1, None)
+    with pytest.raises(RefusedError, match="no utterances in split 'test'"):
+        check(store, bare, make_config(selection="published"), 1, None)
+
+
+def replaced(store: Store, manifest: FeatureManifest, split: Split, **columns: Any) -> FeatureManifest:
+    """A corpus `broken`, equal but for some columns of one split."""
+    utterances = dataclasses.replace(read_split(store, manifest, split), **columns)
+    entry = write_shard(store, manifest.folder, split, utterances)
+    splits: dict[Split, SplitEntry] = {**manifest.splits, split: SplitEntry(len(utterances), (entry,))}
+    return commit_features(store, dataclasses.replace(manifest, corpus="broken", splits=splits))
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_labels_out_of_range_are_refused_before_anything_starts(
+    store: Store, manifest: FeatureManifest, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = read_split(store, manifest, split).label.copy()
+    labels[2] = 47.5
+    replaced(store, manifest, split, label=labels)
+    monkeypatch.setattr("lnln.train.launch.ray_session", lambda *_: pytest.fail("Ray was started"))
+    with pytest.raises(RefusedError, match=r"47\.5") as refused:
+        train(store, "broken", make_config(), progress=None)
+    assert "\n" not in str(refused.value) and runs_of(store) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "threads"), [(None, None), ("1", 1), ("3,2", 3), (" 2 ", 2), ("", None), ("many", None), ("0", None)]
+)
+def test_threads_are_those_that_the_user_asks_for(
+    value: str | None, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert chosen_threads() == threads
+
+
+def test_cores_are_shared_where_nobody_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lnln.train.worker import _share_of_cores
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert [_share_of_cores(workers) for workers in (1, 2, 3, 8, 9)] == [8, 4, 2, 1, 1]
+
+
 def test_an_encoder_with_a_smaller_vocabulary_is_refused(store: Store, manifest: FeatureManifest) -> None:
     tokenizer = dataclasses.replace(manifest.tokenizer, vocabulary_size=99999)
     with pytest.raises(RefusedError, match=r"'tiny' knows 30522 ids, .* 99999"):
@@ -141,11 +203,14 @@ def running_ray() -> Iterator[None]:
 
 
 @SLOW
-def test_a_run_leaves_all_that_it_should(store: Store, manifest: FeatureManifest, running_ray: None) -> None:
+def test_a_run_leaves_all_that_it_should(
+    store: Store, manifest: FeatureManifest, running_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ray
 
     lines: list[str] = []
-    config = make_config(epochs=4, average_decay=0.9)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    config = make_config(epochs=4, average_decay=0.9, selection="published")
     run = train(store, "small", config, config_name="some", progress=lines.append)
     assert ray.is_initialized(), "a Ray that ran before goes on running"
     assert run == load_run(store, run.run_id) and run.run_id == run_id_for(config, "small", manifest)
@@ -162,7 +227,10 @@ def test_a_run_leaves_all_that_it_should(store: Store, manifest: FeatureManifest
         "lock",
         "model",
         "ray",
+        "selected-on-test",
     }
+    assert store.read_json(f"{run.folder}/result.json")["num_threads"] == 3
+    assert run.absent_modalities == ()
     assert {path.name for path in (folder / "model").iterdir()} == set(run.files)
     for name, entry in run.files.items():
         assert describe_file(folder / "model" / name) == entry
@@ -171,6 +239,12 @@ def test_a_run_leaves_all_that_it_should(store: Store, manifest: FeatureManifest
     weights = load_file(folder / "ray" / f"epoch-{run.best_epoch:04d}" / "average.safetensors")
     state = LNLN.from_pretrained(folder / "model").state_dict()
     assert all(np.array_equal(value, state[name].numpy()) for name, value in weights.items())
+    kept = {path.name for path in (folder / "selected-on-test").iterdir()}
+    assert kept == {selection_file(epoch) for epoch in set(selected_on_test(run.history).values())}
+    assert damaged_selection_weights(store, run) == []
+    if run.best_epoch in selection_weights(run):
+        same = load_file(folder / "selected-on-test" / selection_file(run.best_epoch))
+        assert all(np.array_equal(value, same[name]) for name, value in weights.items())
     assert train(store, "small", config, num_workers=1, progress=lines.append) == run and len(lines) == 5
 
 
@@ -184,6 +258,56 @@ def test_what_a_worker_refuses_reaches_the_caller(store: Store, manifest: Featur
     assert signal.getsignal(signal.SIGINT) is before
     with pytest.raises(RefusedError, match="is not finished"):
         load_run(store, run_id_for(config, "small", manifest))
+
+
+@SLOW
+def test_features_that_are_not_finite_are_refused_in_one_line(
+    store: Store, manifest: FeatureManifest, running_ray: None
+) -> None:
+    utterances = read_split(store, manifest, "train")
+    values = utterances.audio.values.copy()
+    values[3, 1] = np.inf
+    replaced(store, manifest, "train", audio=Ragged(values, utterances.audio.offsets))
+    with pytest.raises(RefusedError, match=r"audio .*finite|finite.* audio") as refused:
+        train(store, "broken", make_config(), progress=None)
+    assert "\n" not in str(refused.value) and "Traceback" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+@SLOW
+def test_a_corpus_without_a_modality_trains_and_says_so(store: Store, tmp_path: Path, running_ray: None) -> None:
+    content = mmsa_content()
+    for split in content.values():
+        split["vision"][:] = 0
+        split["vision_lengths"] = [0] * len(split["vision_lengths"])
+    (tmp_path / "deaf.pkl").write_bytes(pickle.dumps(content))
+    import_corpus(store, tmp_path / "deaf.pkl", "deaf")
+    lines: list[str] = []
+    run = train(store, "deaf", make_config(epochs=1), progress=lines.append)
+    said = "vision is absent from every utterance of the training split of deaf; trained without it"
+    assert lines[0] == said and run.absent_modalities == ("vision",)
+    assert store.read_json(f"{run.folder}/result.json")["absent_modalities"] == ["vision"]
+    made = evaluate(store, run.run_id)
+    assert made.absent_modalities == ("vision",) and np.isfinite(made.mean["mae"])
+    assert "Trained without vision" in render([made], {}) and "Trained without" not in verdict(made)
+    publish(store, run.run_id, "deaf-lnln")
+    card = pull(store, "deaf-lnln", tmp_path / "pulled") / "README.md"
+    assert "Trained without vision" in card.read_text()
+
+
+@SLOW
+def test_a_model_without_completeness_goes_the_whole_way(store: Store, tmp_path: Path, running_ray: None) -> None:
+    small_corpus(store, tmp_path)
+    config = make_config(epochs=2, precision="bfloat16", average_decay=0.5)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, name="text_only"))
+    run = train(store, "small", config, progress=None)
+    assert run.run_id.startswith("small-text_only-") and run.history[0]["loss"].keys() == {"total", "sentiment"}
+    # Trained in bfloat16, scored in float32, on validation as here.
+    made = evaluate(store, run.run_id, split="valid", rates=config.corruption.validation_rates)
+    for view in made.views:
+        assert view.scores == pytest.approx(run.validation[str(view.missing_rate)], abs=1e-5)
+        assert view.mean_completeness is None
+    assert made.mean["mae"] == pytest.approx(run.score, abs=1e-5)
 
 
 @SLOW
@@ -235,7 +359,7 @@ def num_epochs(store: Store, run_id: str) -> int:
 @SLOW
 @pytest.mark.timeout(600)
 def test_a_killed_run_continues_and_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
-    config = make_config(epochs=6, batch_size=4, average_decay=0.9, num_checkpoints=3)
+    config = make_config(epochs=6, batch_size=4, average_decay=0.9, num_checkpoints=3, selection="published")
     stores = [Store(tmp_path / name) for name in ("whole", "killed")]
     manifests = [import_sample(store) for store in stores]
     run_id = run_id_for(config, "sample", manifests[0])
@@ -251,6 +375,7 @@ def test_a_killed_run_continues_and_ends_as_if_nothing_had_been(tmp_path: Path) 
     done = num_epochs(killed, run_id)
     # What Ray did not get to know is in the way of nothing.
     killed.write(f"runs/{run_id}/ray/epoch-0777/state.json", b"{")
+    killed.write(f"runs/{run_id}/selected-on-test/epoch-0777.safetensors", b"{")
     out, err = (process := start(killed, "sample", config, 2)).communicate(timeout=300)
     assert process.returncode == 0 and out.strip() == run_id, err
     known = re.search(r"continuing after epoch (\d) with 2 workers", err)
@@ -261,6 +386,10 @@ def test_a_killed_run_continues_and_ends_as_if_nothing_had_been(tmp_path: Path) 
     assert untimed(mine) == untimed(theirs)
     assert (mine.best_epoch, mine.score, mine.validation) == (theirs.best_epoch, theirs.score, theirs.validation)
     assert mine.files == theirs.files
+    assert selection_weights(mine) == selection_weights(theirs) != {}
+    assert damaged_selection_weights(killed, theirs) == []
+    kept = {path.name for path in (Path(killed.url) / "runs" / run_id / "selected-on-test").iterdir()}
+    assert kept == {selection_file(epoch) for epoch in selection_weights(theirs)}
     checkpoints = {path.name for path in (Path(killed.url) / "runs" / run_id / "ray").glob("epoch-*")}
     assert "epoch-0006" in checkpoints and f"epoch-{mine.best_epoch:04d}" in checkpoints
     assert "epoch-0777" not in checkpoints and len(checkpoints) <= 3

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
-from lnln.batches import EvaluationBatches, TrainBatches, Views
+from lnln.batches import EvaluationBatches, TrainBatches, Views, to_inputs
 from lnln.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lnln.config import Config
 from lnln.corruption import evaluation_views
@@ -22,9 +22,13 @@ from lnln.data.shards import read_split
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.losses import loss_terms, total_loss
+from lnln.metrics import metric_names, score
 from lnln.models import build_model
+from lnln.runs import selected_on_test
 from lnln.train.loop import Loop
+from lnln.train.published_selection import SelectionSplit
 from lnln.train.ranks import Ranks
+from lnln.train.schedule import rate_factor
 from tests.finished_run import TINY, small_corpus
 
 CPU = torch.device("cpu")
@@ -62,7 +66,12 @@ def make_loop(corpus: Corpus, config: Config, ranks: Ranks | None = None, dropou
     batches = TrainBatches(corpus.train, Views(corpus.train, "train"), config, 100, **shared)
     specs = evaluation_views(config.corruption, config.corruption.validation_rates)
     validation = EvaluationBatches(corpus.valid, Views(corpus.valid, "valid"), specs, 100, batch_size=5, **shared)
-    return Loop(model, config, batches, validation, corpus.valid.label, (-3.0, 3.0), ranks, CPU)
+    test = None
+    if config.train.selection == "published":  # any split will do
+        specs = evaluation_views(config.corruption, [0.5])
+        test_batches = EvaluationBatches(corpus.train, Views(corpus.train, "train"), specs, 100, **shared)
+        test = SelectionSplit(test_batches, corpus.train.label)
+    return Loop(model, config, batches, validation, corpus.valid.label, (-3.0, 3.0), ranks, CPU, test)
 
 
 def without_dropout(model: nn.Module) -> None:
@@ -97,12 +106,21 @@ def test_a_run_learns_and_keeps_its_history(corpus: Corpus) -> None:
     assert loop.is_done and not list(loop.epochs())
 
 
-@pytest.mark.parametrize("average_decay", [0.0, 0.9])
-@pytest.mark.parametrize("schedule", ["step", "published"])
-def test_a_continued_run_equals_an_uninterrupted_one(
-    corpus: Corpus, tmp_path: Path, average_decay: float, schedule: str
-) -> None:
-    config = make_config(epochs=4, average_decay=average_decay, schedule=schedule)
+@pytest.mark.parametrize(
+    "train",
+    [
+        {},
+        {"average_decay": 0.9},
+        {"schedule": "published"},
+        {"average_decay": 0.9, "schedule": "published"},
+        {"average_decay": 0.9, "precision": "bfloat16"},
+        {"warmup_share": 0.7},  # interrupted while the rate still climbs
+        {"selection": "published"},
+    ],
+    ids=str,
+)
+def test_a_continued_run_equals_an_uninterrupted_one(corpus: Corpus, tmp_path: Path, train: dict[str, Any]) -> None:
+    config = make_config(epochs=4, **train)
     whole = make_loop(corpus, config)
     list(whole.epochs())
     first = make_loop(corpus, config)
@@ -116,8 +134,9 @@ def test_a_continued_run_equals_an_uninterrupted_one(
     assert untimed(second.history) == untimed(whole.history)
     assert (second.best_epoch, second.best_score) == (whole.best_epoch, whole.best_score)
     left, right = whole.checkpoint(), second.checkpoint()
-    for mine, theirs in ((left.selected, right.selected), (left.optimizer, right.optimizer)):
-        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    pairs = ((left.selected, right.selected), (left.weights, right.weights), (left.optimizer, right.optimizer))
+    for mine, theirs in pairs:
+        assert mine and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +267,114 @@ def test_patience_ends_a_run_that_does_not_improve(corpus: Corpus, tmp_path: Pat
     again = make_loop(corpus, config)
     again.restore(saved(loop, tmp_path / "checkpoint"))
     assert again.is_done
+
+
+def test_a_run_that_continues_remembers_its_patience(corpus: Corpus, tmp_path: Path) -> None:
+    config = make_config(epochs=50, patience=3, learning_rate=1e-12, encoder_learning_rate=1e-12)
+    whole = make_loop(corpus, config)
+    list(whole.epochs())
+    first = make_loop(corpus, config)
+    for record in first.epochs():
+        if record["epoch"] == whole.best_epoch + 1:
+            break
+    again = make_loop(corpus, config)
+    again.restore(saved(first, tmp_path / "checkpoint"))
+    assert [record["epoch"] for record in again.epochs()] == [whole.best_epoch + 2, whole.best_epoch + 3]
+    assert untimed(again.history) == untimed(whole.history)
+
+
+@pytest.mark.parametrize("train", [{}, {"precision": "bfloat16"}, {"average_decay": 0.5}], ids=str)
+def test_scores_are_those_of_the_kept_weights_in_float32(corpus: Corpus, train: dict[str, Any]) -> None:
+    config = make_config(epochs=2, **train)
+    loop = make_loop(corpus, config)
+    list(loop.epochs())
+    model = build_model(config.model, corpus.manifest.spec())
+    model.load_state_dict(loop.checkpoint().selected)
+    specs = evaluation_views(config.corruption, config.corruption.validation_rates)
+    views = Views(corpus.valid, "valid")
+    predictions = np.zeros((len(specs), len(corpus.valid)), np.float32)
+    with torch.inference_mode():
+        for batch in EvaluationBatches(corpus.valid, views, specs, 100, batch_size=5):
+            predictions[batch.view, batch.utterance] = model.eval()(batch.inputs).sentiment
+    for spec, predicted in zip(specs, predictions, strict=True):
+        assert spec.rates is not None
+        stated = loop.history[-1]["validation"][str(spec.rates[0])]
+        assert stated == score(predicted, corpus.valid.label, (-3.0, 3.0))
+
+
+def test_bfloat16_is_what_it_says(corpus: Corpus) -> None:
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        loop = make_loop(corpus, make_config(epochs=1, precision=precision), dropout=False)
+        losses.append(next(loop.epochs())["loss"]["total"])
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+@pytest.mark.parametrize("distance", ["mse", "l1", "huber"])
+def test_the_sentiment_distance_is_the_one_that_is_trained(corpus: Corpus, distance: str) -> None:
+    frozen: dict[str, Any] = {"learning_rate": 1e-30, "encoder_learning_rate": 1e-30, "weight_decay": 0.0}
+    values = make_config(epochs=1, **frozen).to_dict()
+    values["loss"]["sentiment_distance"], values["corruption"]["complete_share"] = distance, 1.0
+    config = Config.from_dict(values)
+    loop = make_loop(corpus, config, dropout=False)
+    stated = next(loop.epochs())["loss"]["sentiment"]
+    model = build_model(config.model, corpus.manifest.spec()).eval()
+    model.load_state_dict(loop.checkpoint().weights)
+    with torch.inference_mode():
+        error = (model(to_inputs(corpus.train)).sentiment.numpy() - corpus.train.label).astype(np.float64)
+    size = np.abs(error)
+    expected = {"mse": size**2, "l1": size, "huber": np.where(size < 1, size**2 / 2, size - 0.5)}[distance]
+    assert stated == pytest.approx(expected.mean(), rel=1e-4)
+
+
+def test_the_rate_climbs_by_steps(corpus: Corpus) -> None:
+    config = make_config(epochs=4, warmup_share=0.5, learning_rate=1e-3)
+    loop = make_loop(corpus, config)
+    list(loop.epochs())
+    steps = -(-len(corpus.train) // config.train.batch_size)
+    rates = [record["learning_rate"] for record in loop.history]
+    expected = [1e-3 * rate_factor(config.train, steps, epoch, steps - 1) for epoch in range(4)]
+    assert rates == pytest.approx(expected, rel=1e-6)
+    assert rates[0] < rates[1] and rates[1] == pytest.approx(1e-3) and rates[1] > rates[2] > rates[3]
+
+
+def test_the_test_split_is_scored_beside_validation_and_changes_nothing(corpus: Corpus) -> None:
+    plain, published = (make_loop(corpus, make_config(selection=s)) for s in ("validation", "published"))
+    list(plain.epochs())
+    list(published.epochs())
+    without = [{key: value for key, value in record.items() if key != "test"} for record in published.history]
+    assert untimed(without) == untimed(plain.history)
+    assert all("test" not in record for record in plain.history)
+    assert published.best_epoch == plain.best_epoch
+    best = selected_on_test(published.history)
+    assert best.keys() == published.history[0]["test"].keys() == set(metric_names((-3.0, 3.0)))
+    assert published.history[best["mae"] - 1]["test"]["mae"] == min(r["test"]["mae"] for r in published.history)
+
+
+def test_a_model_without_completeness_trains_with_what_it_has(corpus: Corpus, tmp_path: Path) -> None:
+    config = make_config({"name": "text_only"}, epochs=3, average_decay=0.5)
+    loop = make_loop(corpus, config)
+    for record in loop.epochs():
+        assert record["loss"].keys() == {"total", "sentiment"}
+        assert record["loss"]["total"] == pytest.approx(config.loss.sentiment * record["loss"]["sentiment"])
+        if record["epoch"] == 1:
+            break
+    again = make_loop(corpus, config)
+    again.restore(saved(loop, tmp_path / "checkpoint"))
+    assert [record["epoch"] for record in again.epochs()] == [2, 3]
+    whole = make_loop(corpus, config)
+    list(whole.epochs())
+    assert untimed(again.history) == untimed(whole.history)
+
+
+def test_a_corpus_without_a_modality_trains(corpus: Corpus) -> None:
+    def without_vision(utterances: Utterances) -> Utterances:
+        values = utterances.vision.values[:0]
+        return dataclasses.replace(utterances, vision=Ragged.from_lengths(values, [0] * len(utterances)))
+
+    bare = dataclasses.replace(corpus, train=without_vision(corpus.train), valid=without_vision(corpus.valid))
+    record = next(make_loop(bare, make_config()).epochs())
+    assert np.isfinite(record["score"]) and np.isfinite(record["loss"]["total"])
 
 
 def test_unlabelled_utterances_train_but_do_not_count(corpus: Corpus) -> None:

@@ -1,0 +1,53 @@
+"""The baseline that a multimodal model has to beat: the text encoder fine-tuned, its mean, one linear layer.
+
+    model = build_model(ModelConfig(name="text_only"), spec, statistics)      # lnln.models
+    sentiment = model(inputs).sentiment
+
+B utterances, T steps of text, H width of their features.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from lnln.batches import Inputs
+from lnln.errors import RefusedError
+from lnln.models.base import SentimentModel
+from lnln.models.output import Output
+from lnln.models.padding import by_length, fit
+from lnln.models.sizes import max_text_length
+
+DROPOUT = 0.1
+
+
+class TextOnly(SentimentModel):
+    """Text features, averaged over the real steps. Of `model` only the encoder and the longest text are read.
+
+    Ready-made language features are averaged as they are, so that only the linear layer is trained. An utterance
+    without text gets the layer's bias.
+    """
+
+    def __init__(self, model: dict[str, Any], spec: dict[str, Any], encoder: dict[str, Any] | None) -> None:
+        super().__init__(model, spec, encoder)
+        if "text" not in self.config.modalities:
+            raise RefusedError(
+                f"model 'text_only' reads nothing but text, model.modalities is {', '.join(self.config.modalities)}; "
+                "add text to it"
+            )
+        self.max_length = max_text_length(self.config, self.spec, self.longest_text)
+        self.limits = {"text": self.max_length}  # of what is read, as LNLN's
+        self.dropout = nn.Dropout(DROPOUT)
+        self.head = nn.Linear(self.text_dim, 1)
+
+    def forward(self, corrupted: Inputs, complete: Inputs | None = None) -> Output:
+        """Predictions for `corrupted`; no loss of this model asks for `complete`."""
+        inputs = fit(corrupted, {"text": self.max_length, "audio": 0, "vision": 0}, trim=True)
+        (mean,) = by_length(self._mean, inputs.text_mask, inputs.text)
+        return Output(self.head(self.dropout(mean)).squeeze(-1))
+
+    def _mean(self, mask: Bool[Tensor, "B T"], x: Tensor) -> tuple[Float[Tensor, "B H"]]:
+        features = self.read_text(x, mask).masked_fill(~mask[:, :, None], 0.0)
+        return (features.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1),)
