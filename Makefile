@@ -18,7 +18,7 @@ TRIALS ?= 4
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch goes first and by its exact version, so that a build for this machine (a CPU build, say) that pip was told of is
 # taken, and nothing later replaces it. make install TORCH_INDEX=URL names an index of such builds.
@@ -61,6 +61,18 @@ test-slow: $(VENV)/installed-dev ## real clusters, servers and kills
 .PHONY: test-fast
 test-fast: $(VENV)/installed-dev ## the fast part: no cluster, no server
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
+
+# make results DATA=mosi.pkl JOBS=2 ONLY=main: killed at any time, it continues. STORE may be thrown away afterwards.
+STORE ?= results-store
+JOBS ?= 1
+ONLY ?=
+.PHONY: results
+results: install ## train and score what docs/results.md shows, on DATA=mosi.pkl (hours)
+	$(BIN)/python -m benchmarks.results run $(if $(DATA),--data $(DATA)) --store $(STORE) --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
+
+.PHONY: results-table
+results-table: install ## docs/results.md from the stored scores, without data
+	$(BIN)/python -m benchmarks.results table
 
 .PHONY: clean
 clean: ## remove the environment and caches; the store stays

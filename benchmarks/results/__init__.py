@@ -1,0 +1,11 @@
+"""The measured table of docs/results.md: a declared list of experiments, trained, scored, and rendered.
+
+    make results DATA=mosi.pkl          python -m benchmarks.results run --data mosi.pkl
+    make results-table                  python -m benchmarks.results table
+
+plan.py      what is to be trained: benchmarks/results.yaml, checked
+run.py       trains what is missing, some trainings side by side, each in a process of its own
+scores.py    what stays of one training: benchmarks/scores/<corpus>/<experiment>-<seed>.json
+statistics.py  means over seeds, their intervals, paired differences
+table.py, figure.py   docs/results.md and its figure, from the scores alone
+"""

@@ -1,0 +1,91 @@
+"""`python -m benchmarks.results run|table`; `make results` and `make results-table` call it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.results.plan import read_plan
+from lnln.data.store import Store
+from lnln.errors import RefusedError
+
+HERE = Path(__file__).parents[1]
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+PlanFile = Annotated[Path, typer.Option(help="What is to be trained.")]
+StoreFolder = Annotated[Path, typer.Option(help="Folder of the corpus and the runs; may be thrown away.")]
+ScoresFolder = Annotated[Path, typer.Option(help="Where the scores are kept.")]
+Page = Annotated[Path, typer.Option(help="The page that is written.")]
+
+PLAN, STORE, SCORES = HERE / "results.yaml", Path("results-store"), HERE / "scores"
+PAGE = HERE.parent / "docs" / "results.md"
+
+
+@app.command()
+def run(
+    data: Annotated[Path, typer.Option(help="The MMSA pickle of the plan's corpus.")],
+    plan: PlanFile = PLAN,
+    store: StoreFolder = STORE,
+    scores: ScoresFolder = SCORES,
+    page: Page = PAGE,
+    jobs: Annotated[int, typer.Option(help="Trainings side by side; they share the cores.")] = 1,
+    only: Annotated[str | None, typer.Option(help="Groups or experiments, with commas between; default: all.")] = None,
+) -> None:
+    """Train and score what is missing, then write the page."""
+    from benchmarks.results.run import run_plan
+
+    wanted = read_plan(plan)
+    try:
+        run_plan(wanted, plan, data, store, scores, num_jobs=jobs, only=only)
+    finally:
+        _write_page(plan, scores, page)
+
+
+@app.command()
+def table(plan: PlanFile = PLAN, scores: ScoresFolder = SCORES, page: Page = PAGE) -> None:
+    """Write the page and its figure from the scores that are there; needs no data."""
+    _write_page(plan, scores, page)
+
+
+@app.command(hidden=True)
+def one(
+    plan: PlanFile,
+    store: StoreFolder,
+    scores: ScoresFolder,
+    names: Annotated[str, typer.Option(help="Experiments of equal config.")],
+    seed: Annotated[int, typer.Option()],
+    cores: Annotated[str, typer.Option(help="Numbers of the cores to stay on; default: all.")] = "",
+    parent: Annotated[int, typer.Option(help="Process without which this one ends.")] = 0,
+) -> None:
+    """One training of `run`, in a process of its own."""
+    from benchmarks.results.run import Job, end_with_parent, share_cores, train_and_score
+
+    share_cores([int(core) for core in cores.split(",") if core])
+    if parent:
+        end_with_parent(parent)
+    wanted = read_plan(plan)
+    job = Job(tuple(wanted.experiment(name) for name in names.split(",")), seed)
+    train_and_score(wanted, job, Store(store), scores)
+
+
+def _write_page(plan: Path, scores: Path, page: Path) -> None:
+    from benchmarks.results.page import write_page
+
+    write_page(read_plan(plan), scores, page)
+    sys.stderr.write(f"{page}\n")
+
+
+def main() -> None:
+    """Run one command; a refusal is one line on standard error and exit code 1."""
+    try:
+        app()
+    except (RefusedError, OSError) as error:
+        sys.stderr.write(f"results: {' '.join(str(error).split())}\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

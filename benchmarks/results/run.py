@@ -1,0 +1,261 @@
+"""Train and score what the plan wants and the scores folder does not have; stop it at any time, call it again.
+
+Every training is a process of its own, with its own Ray and its share of the cores. What may be lost by a kill is the
+epoch in progress: a run continues from its last checkpoint, and a scored one is known by its file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.results.plan import VIEWS, Experiment, Plan, trained_values
+from benchmarks.results.scores import (
+    Scores,
+    SplitScores,
+    check_same_data,
+    read_all,
+    read_scores,
+    scores_path,
+    write_scores,
+)
+from lnln.data.manifest import FeatureManifest, read_features
+from lnln.data.store import Store
+from lnln.errors import RefusedError
+from lnln.progress import line
+from lnln.runs import Run, run_folder, run_id_for
+
+# How long a training may take to put down its work when it is told to stop.
+STOP_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training, and the experiments that it is scored for: those that differ in how the model is chosen."""
+
+    experiments: tuple[Experiment, ...]
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.experiments[0].name} {self.seed}"
+
+
+def run_plan(
+    plan: Plan, plan_path: Path, data: Path, store_folder: Path, scores: Path, *, num_jobs: int, only: str | None
+) -> None:
+    """Import `data`, then train and score what is missing, `num_jobs` trainings side by side.
+
+    only: names of groups or experiments, with commas between. Raises RefusedError for unusable arguments at once, and
+    at the end, after everything else was tried, where a training failed.
+    """
+    if num_jobs < 1:
+        raise RefusedError(f"JOBS must be 1 or more, got {num_jobs}")
+    chosen = plan.select(only)
+    found = read_all(scores, plan)
+    from pipelines.ingest import import_corpus
+
+    store = Store(store_folder)
+    manifest = import_corpus(store, data, plan.corpus)
+    check_same_data(scores, list(found.values()), str(manifest.source["sha256"]))
+    jobs = pending(plan, chosen, found, manifest)
+    num_wanted = sum(len(experiment.seeds) for experiment in chosen)
+    line(f"{num_wanted} scores wanted, {num_wanted - sum(len(job.experiments) for job in jobs)} there; "
+         f"{len(jobs)} trainings to go")  # fmt: skip
+    failed = _run_jobs(jobs, plan_path, store_folder, scores, num_jobs)
+    if failed:
+        raise RefusedError(f"{len(failed)} of {len(jobs)} trainings failed: {', '.join(failed)}; the rest is scored")
+
+
+def pending(
+    plan: Plan, chosen: Sequence[Experiment], found: dict[tuple[str, int], Scores], manifest: FeatureManifest
+) -> list[Job]:
+    """The trainings that are missing or not wholly scored, in the order of the plan; equal configs share one."""
+    by_run: dict[str, tuple[int, list[Experiment]]] = {}
+    for experiment in chosen:
+        for seed in experiment.seeds:
+            scores = found.get((experiment.name, seed))
+            if scores is not None and scores.feature_id == manifest.feature_id and scores.is_complete(experiment):
+                continue
+            run_id = run_id_for(experiment.config(seed), plan.corpus, manifest)
+            by_run.setdefault(run_id, (seed, []))[1].append(experiment)
+    return [Job(tuple(experiments), seed) for seed, experiments in by_run.values()]
+
+
+def train_and_score(plan: Plan, job: Job, store: Store, scores: Path) -> None:
+    """One training, in this process, and the files of its scores."""
+    from lnln.train.launch import train
+
+    first = job.experiments[0]
+    run = train(
+        store,
+        plan.corpus,
+        first.config(job.seed),
+        config_name=first.config_name,
+        progress=lambda text: line(f"{job.name}: {text}"),
+    )
+    manifest = read_features(store, plan.corpus, run.feature_id)
+    for experiment in job.experiments:
+        path = scores_path(scores, plan, experiment, job.seed)
+        there = read_scores(path)
+        if there is not None and there.is_of(plan, experiment) and there.is_complete(experiment):
+            continue
+        write_scores(path, score(plan, experiment, job.seed, store, run, manifest))
+        line(f"{experiment.name} {job.seed}: scored, {path}")
+    # Checkpoints are four times the model; what is scored does not continue.
+    shutil.rmtree(Path(store.url) / run_folder(run.run_id) / "ray", ignore_errors=True)
+
+
+def score(plan: Plan, experiment: Experiment, seed: int, store: Store, run: Run, manifest: FeatureManifest) -> Scores:
+    """The scores of a finished run: on validation, and on test where that is to be read."""
+    all_missing = test = None
+    validation = _evaluate(store, run, experiment, "valid", plan.validation_rates, plan.mask_seeds)
+    if experiment.read_test:
+        test = _evaluate(store, run, experiment, "test", plan.rates, plan.mask_seeds)
+        # Everything is erased, whatever the seed.
+        all_missing = _evaluate(store, run, experiment, "test", (1.0,), plan.mask_seeds[:1])
+    return Scores(
+        experiment=experiment.name,
+        seed=seed,
+        selection=experiment.selection,
+        corpus=plan.corpus,
+        synthetic=bool(manifest.source.get("synthetic", False)),
+        source_sha256=str(manifest.source["sha256"]),
+        feature_id=run.feature_id,
+        manifest_digest=run.manifest_digest,
+        label_range=manifest.label_range,
+        config_name=experiment.config_name,
+        config=trained_values(run.config),
+        run_id=run.run_id,
+        best_epoch=run.best_epoch,
+        num_epochs=len(run.history),
+        selection_score=round(run.score, 6),
+        num_parameters=run.num_parameters,
+        seconds=round(run.seconds, 1),
+        device=device_class(),
+        versions=dict(run.versions),
+        validation=validation,
+        test=test,
+        all_missing=all_missing,
+    )
+
+
+def device_class() -> str:
+    """What this process computes on, without naming the machine."""
+    import torch
+
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    num = len(_cores())
+    return f"{num} CPU core{'s' if num > 1 else ''}"
+
+
+def share_cores(cores: Sequence[int]) -> None:
+    """Keep this process, and all that it starts, on these cores: Ray's workers count those they may use."""
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+
+
+def end_with_parent(parent: int) -> None:
+    """Stop as by Ctrl-C once the process `parent` that started this one is gone, so that it does not hold the run."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(STOP_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _evaluate(
+    store: Store, run: Run, experiment: Experiment, split: str, rates: Sequence[float], mask_seeds: Sequence[int]
+) -> SplitScores:
+    from lnln.evaluate import evaluate
+
+    evaluation = evaluate(
+        store,
+        run.run_id,
+        split=split,
+        rates=rates,
+        mask_seeds=mask_seeds,
+        selection=experiment.selection,
+        corruption=VIEWS,
+    )
+    return SplitScores.of(store, evaluation)
+
+
+def _run_jobs(jobs: Sequence[Job], plan_path: Path, store: Path, scores: Path, num_jobs: int) -> list[str]:
+    """Run them, `num_jobs` at a time; the names of those that failed. On the way out none is left running."""
+    waiting, failed = list(jobs), list[str]()
+    running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
+    handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        while waiting or running:
+            for slot in range(num_jobs):
+                if slot in running and running[slot][1].poll() is not None:
+                    job, process = running.pop(slot)
+                    if process.returncode:
+                        failed.append(job.name)
+                    shutil.rmtree(_cache(store, slot), ignore_errors=True)
+                if slot not in running and waiting:
+                    job = waiting.pop(0)
+                    running[slot] = job, _start(job, plan_path, store, scores, slot, num_jobs)
+            time.sleep(0.2)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        _stop([process for _, process in running.values()])
+    return failed
+
+
+def _start(job: Job, plan_path: Path, store: Path, scores: Path, slot: int, num_jobs: int) -> subprocess.Popen[bytes]:
+    cores = _share(slot, num_jobs)
+    command = [sys.executable, "-m", "benchmarks.results", "one", f"--plan={plan_path}", f"--store={store}"]
+    command += [f"--scores={scores}", f"--names={','.join(each.name for each in job.experiments)}"]
+    command += [f"--seed={job.seed}", f"--cores={','.join(map(str, cores))}", f"--parent={os.getpid()}"]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(len(cores)),
+        "RAY_ADDRESS": "local",
+        "LNLN_CACHE": str(_cache(store, slot)),
+    }
+    # A session of its own: Ctrl-C comes to us, and we tell them.
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def _cache(store: Path, slot: int) -> Path:
+    """Where copies of a model lie while it is scored."""
+    return store.resolve() / "cache" / str(slot)
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _share(slot: int, num_jobs: int) -> list[int]:
+    """The cores of one of `num_jobs` that run side by side; two share one where there are more jobs than cores."""
+    cores = _cores()
+    return cores[slot::num_jobs] or [cores[slot % len(cores)]]
+
+
+def _cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))

@@ -1,0 +1,102 @@
+"""The list of experiments: the committed one is sound, a wrong one is refused where it is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.results.__main__ import PLAN as COMMITTED
+from benchmarks.results.plan import read_plan, trained_values
+from lnln.data.store import Store
+from lnln.errors import RefusedError
+from lnln.runs import run_identity
+from tests.benchmarks.made_scores import PLAN, small_plan
+from tests.finished_run import small_corpus
+
+
+def test_the_committed_plan_holds_what_the_page_is_about() -> None:
+    plan = read_plan(COMMITTED)
+    main = plan.groups[0]
+    assert [each.name for each in main.experiments] == [
+        "published",
+        "published_as_shipped",
+        "reference",
+        "clean",
+        "text_only",
+    ]
+    assert {each.seeds for each in main.experiments} == {(1111, 1112, 1113)}
+    assert plan.mask_seeds == (0, 1, 2) and plan.rates == tuple(i / 10 for i in range(10))
+    published, shipped = plan.experiment("published"), plan.experiment("published_as_shipped")
+    assert published.config(1111) == shipped.config(1111), "one training, scored twice"
+    assert (published.selection, shipped.selection) == ("validation", "published")
+    for group in plan.groups:
+        if group.kind == "changes":
+            base = plan.experiment(group.against)
+            for change in group.experiments:
+                assert set(base.overrides) <= set(change.overrides), "one thing at a time"
+
+
+def test_overrides_come_from_file_base_group_and_entry_in_that_order(tmp_path: Path) -> None:
+    text = PLAN.replace("    base: clean\n", "    base: clean\n    set: [loss.sentiment=2]\n")
+    change = small_plan(tmp_path, text).experiment("no_adversarial")
+    assert change.overrides == ("train.epochs=2", "loss.sentiment=2", "loss.adversarial=0")
+    assert change.own == ("loss.adversarial=0",)
+    config = change.config(5)
+    assert (config.train.epochs, config.loss.sentiment, config.loss.adversarial, config.train.seed) == (2, 2.0, 0.0, 5)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("corpus: tiny", "corpus: runs", "a corpus is named"),
+        ("corpus: tiny", "corpora: tiny", "did you mean 'corpus'"),
+        ("seeds: [1, 2]", "seeds: [1, 1]", "groups.main.seeds must be whole numbers of 0 or more, each once"),
+        ("seeds: [1, 2]", "seeds: []", "groups.main.seeds"),
+        ("    seeds: [1, 2]\n", "", "groups.main.lacks seeds"),
+        ("rates: [0, 0.5]", "rates: [0, 1.5]", "rates must be numbers within [0, 1]"),
+        ("against: text_only", "against: text_onyl", "did you mean 'text_only'"),
+        ("    against: text_only\n", "", "as `against`"),
+        ("    base: clean\n", "", "a group of changes has a `base`"),
+        ("base: clean", "base: cleen", "did you mean 'clean'"),
+        ("kind: changes", "kind: change", "must be one of systems, changes"),
+        ("loss.adversarial=0", "loss.adversarial=-1", "no_adversarial: config key loss.adversarial must be 0 or more"),
+        ("loss.adversarial=0", "loss.adverserial=0", "did you mean 'adversarial'"),
+        ("loss.adversarial=0", "loss.adversarial=0.8", "train the same config"),
+        ("loss.adversarial=0", "train.num_checkpoints=3", "changes nothing of 'clean'"),
+        ("no_adversarial:", "No adversarial:", "a name has up to 60"),
+        ("no_adversarial:", "clean:", "there is an experiment 'clean' already"),
+        ("no_adversarial:", "main:", "'main' is both a group and an experiment"),
+        ("clean: {title", "clean: {config: sampel, title", "no config called 'sampel'"),
+        ("clean: {title", "clean: {selection: published, title", "add train.selection=published"),
+        ("clean: {title", "clean: {like: text_only, title", "no experiment up to there"),
+        ("groups:", "groups: [", "is not YAML"),
+    ],
+)
+def test_refusals_name_the_place(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in PLAN
+    with pytest.raises(RefusedError) as refused:
+        small_plan(tmp_path, PLAN.replace(old, new, 1))
+    assert said in str(refused.value).replace("main.experiments.", "").replace(
+        "groups.main. lacks", "groups.main.lacks"
+    )
+    assert str(tmp_path / "plan.yaml") in str(refused.value)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match=r"no plan of experiments at .*absent\.yaml"):
+        read_plan(tmp_path / "absent.yaml")
+
+
+def test_selecting_by_group_or_experiment(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    assert [each.name for each in plan.select("ablations, clean")] == ["clean", "no_adversarial", "no_audio"]
+    assert len(plan.select(None)) == 4
+    with pytest.raises(RefusedError, match="no group or experiment 'ablation'; did you mean 'ablations'"):
+        plan.select("ablation")
+
+
+def test_trained_values_are_those_of_a_run(tmp_path: Path) -> None:
+    config = small_plan(tmp_path).experiment("clean").config(1)
+    manifest = small_corpus(Store(tmp_path / "store"), tmp_path)
+    assert trained_values(config) == run_identity(config, manifest)["config"]
