@@ -63,12 +63,15 @@ test-fast: $(VENV)/installed-dev ## the fast part: no cluster, no server
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
 
 # make results DATA=mosi.pkl JOBS=2 ONLY=main: killed at any time, it continues. STORE may be thrown away afterwards.
+# STALE=code: what other code than the present has made is trained and scored again too.
 STORE ?= results-store
 JOBS ?= 1
 ONLY ?=
+STALE ?=
 .PHONY: results
 results: install ## train and score what docs/results.md shows, on DATA=mosi.pkl (hours)
-	$(BIN)/python -m benchmarks.results run $(if $(DATA),--data $(DATA)) --store $(STORE) --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m benchmarks.results run $(if $(DATA),--data $(DATA)) --store $(STORE) --jobs $(JOBS) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(STALE),$(if $(filter code,$(STALE)),--retrain-older-code,$(error STALE takes code, got $(STALE))))
 
 .PHONY: results-table
 results-table: install ## docs/results.md from the stored scores, without data

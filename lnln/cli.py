@@ -132,6 +132,10 @@ def import_(
         Literal["ids", "features"] | None,
         typer.Option(help="Token ids or ready-made language features; default: ids, where the pickle has them."),
     ] = None,
+    tokenizer: Annotated[
+        Literal["bert-base-uncased", "bert-base-chinese"] | None,
+        typer.Option(help="What made the token ids; default: what transcripts, ids or labels show."),
+    ] = None,
 ) -> None:
     """An MMSA pickle to feature shards."""
     from pipelines.execute import dask_client
@@ -140,10 +144,10 @@ def import_(
 
     session: Session = context.obj
     with session.console.as_progress(), dask_client(Settings()) as client:
-        if str(pickle) == "sample" and text != "features" and not pickle.exists():
+        if str(pickle) == "sample" and text != "features" and tokenizer is None and not pickle.exists():
             manifest = import_sample(session.store, corpus, client=client)
         else:
-            manifest = import_corpus(session.store, pickle, corpus, client=client, text=text)
+            manifest = import_corpus(session.store, pickle, corpus, client=client, text=text, tokenizer=tokenizer)
     show.corpus(session.console, manifest)
 
 

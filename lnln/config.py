@@ -48,8 +48,8 @@ class CorruptionConfig:
     # or one draw for ever, by `mask_seed` and so the same for every `train.seed` (what the published code comes
     # close to, D4, D8).
     draws: Literal["fresh", "fixed_positions", "fixed"] = "fresh"
-    # One stream of random numbers for all modalities, so that position t falls out of all of them together, as
-    # published (D5).
+    # One stream of random numbers for audio and vision, so that frame t falls out of both together, as in the published
+    # MOSEI (D5).
     shared_uniforms: bool = False
     # Training draws that `lnln corrupt` stores; later epochs compute theirs, with the same result.
     num_stored_draws: int = 20
@@ -68,6 +68,7 @@ class CorruptionConfig:
 # The corrections of `clean` mode, each a switch of its own: (value in reference mode, value in clean mode).
 SWITCHES: dict[str, tuple[Any, Any]] = {
     "mask_padding": (False, True),
+    "mask_erased": (False, True),
     "reverse_before_mixing": (True, False),
     "discriminate": ("mixture", "proxy"),
     "detach_targets": (False, True),
@@ -126,6 +127,8 @@ class ModelConfig:
     # The switches, `None` = as the mode says (numbers of reference.md's list in parentheses).
     # Padded steps take no part in any attention (D12).
     mask_padding: bool | None = None
+    # Nor do erased steps, [UNK] and zero frames, which say nothing but that they are missing (D12).
+    mask_erased: bool | None = None
     # Gradient reversal on the proxy before it is mixed, so the sentiment loss is reversed too (D15).
     reverse_before_mixing: bool | None = None
     # What the discriminator tells from complete language: the mixture H_d^1 or the proxy H_p^1 itself (D16).
@@ -162,6 +165,8 @@ class ModelConfig:
         _require(
             self.modalities == in_order, "model.modalities", "some of text, audio, vision, in order", self.modalities
         )
+        reads_text = self.name != "text_only" or "text" in self.modalities
+        _require(reads_text, "model.modalities", "with text for model.name text_only", self.modalities)
         _require((self.position_std or 0) >= 0, "model.position_std", "0 or more", self.position_std)
 
 
@@ -267,6 +272,11 @@ class Config:
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
         return from_dict(cls, values)
 
+    @classmethod
+    def from_stored(cls, values: Mapping[str, Any]) -> Config:
+        """The config that a run or a model was stored with, perhaps by an earlier version: see `stored_model`."""
+        return cls.from_dict({**values, "model": stored_model(values["model"])})
+
     def fingerprint(self) -> str:
         """Identity of what is trained: everything but `tune`."""
         return fingerprint({key: value for key, value in self.to_dict().items() if key != "tune"})
@@ -291,6 +301,16 @@ def load_config(name: str | None = None, overrides: Iterable[str] = ()) -> Confi
 def config_for(corpus: str, name: str | None = None, overrides: Iterable[str] = ()) -> Config:
     """`load_config(name, overrides)`; without a name the config called like the corpus, if there is one."""
     return load_config(corpus if name is None and corpus in config_names() else name, overrides)
+
+
+def stored_model(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The `model` section that a run or a model was stored with, every switch in it.
+
+    A stored section has every switch there was; one that it lacks came later, and until then the model did what was
+    published, in both modes.
+    """
+    published = {switch: by_mode[0] for switch, by_mode in SWITCHES.items()}
+    return {**published, **values}
 
 
 def config_names() -> list[str]:

@@ -7,8 +7,8 @@ anyone can draw the same masks (64-bit unsigned arithmetic that wraps, hashes re
     mix(z)               SplitMix64's finaliser: z ^= z >> 30; z *= 0xBF58476D1CE4E5B9;
                                                  z ^= z >> 27; z *= 0x94D049BB133111EB; z ^= z >> 31
     key(purpose)         mix(hash(utterance_id) ^ hash(f"{purpose}/{seed}/{draw}/{modality}"))
-                         for "frame", draw is `position_draw` where a view states one, and with `shared_uniforms` the
-                         text that is hashed is f"frame/{seed}/{draw}"
+                         for "frame", draw is `position_draw` where a view states one, and with `shared_uniforms`
+                         vision's modality is "audio"
     bits(purpose, n)     mix(key(purpose) + (n + 1) * 0x9E3779B97F4A7C15): output n of SplitMix64 seeded with the key
     uniform(position)    (bits("frame", position) >> 11) * 2**-53
     dropped(position)    uniform(position) < r; the first and the last of token ids, [CLS] and [SEP], never are
@@ -55,8 +55,8 @@ class ViewSpec:
     rates: missing rate of text, audio, vision; None for a training draw, whose rates are drawn (paper, section 4.1).
     draw: which random copy; a training draw's is its epoch. complete_share: chance that a training draw leaves a
     modality of an utterance whole. position_draw: the copy whose uniforms decide what falls out at the rates of this
-    one; None: its own. shared_uniforms: one stream for all modalities, so that position t of all of them has the same
-    uniform (as published, reference.md D5); rates stay per modality.
+    one; None: its own. shared_uniforms: one stream for audio and vision, so that frame t of both has the same uniform,
+    as published where the two are padded to one width (MOSEI; reference.md D5); rates stay per modality.
     """
 
     seed: int
@@ -223,7 +223,7 @@ def make_many_masks(
         streams.setdefault((spec.seed, draw, spec.shared_uniforms), []).append(index)
     for (seed, draw, is_shared), members in streams.items():
         for column, modality in enumerate(MODALITIES):
-            keys = _keys(f"frame/{seed}/{draw}" if is_shared else f"frame/{seed}/{draw}/{modality}", hashes)
+            keys = _keys(f"frame/{seed}/{draw}/{'audio' if is_shared and modality == 'vision' else modality}", hashes)
             thresholds = [np.ceil(rates[index][:, column] * 2.0**53).astype(np.uint64) for index in members]
             is_uniform = [specs[index].rates is not None for index in members]
             outputs = [kept[index][modality].values for index in members]

@@ -191,7 +191,7 @@ def _decode(run_id: str, made: Mapping[str, Any], result: Mapping[str, Any], whe
         values: dict[str, Any] = {key: made[key] for key in made_by}
         values |= {key: result[key] for key in (*ended_as, "versions")}
         values["absent_modalities"] = tuple(result.get("absent_modalities", ()))
-        config = Config.from_dict(made["config"])
+        config = Config.from_stored(made["config"])
         return Run(run_id, run_folder(run_id), config=config, **values)
     except (KeyError, TypeError, AttributeError) as error:
         raise RefusedError(f"{where} is damaged: {type(error).__name__} {error}; remove it and train again") from error

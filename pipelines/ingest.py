@@ -31,7 +31,7 @@ from lnln.data.manifest import (
     list_corpora,
     read_features,
 )
-from lnln.data.mmsa import MmsaCorpus, TextForm, no_ids, read_mmsa
+from lnln.data.mmsa import MmsaCorpus, TextForm, TokenizerName, no_ids, read_mmsa
 from lnln.data.sample import make_sample
 from lnln.data.schema import MODALITIES, SPLITS, Ragged, Split, Utterances
 from lnln.data.shards import iterate_shards, write_shard
@@ -55,12 +55,19 @@ _STATISTICS_BLOCK = 1 << 16
 
 
 def import_corpus(
-    store: Store, path: Path, corpus: str, client: Client | None = None, *, text: TextForm | None = None
+    store: Store,
+    path: Path,
+    corpus: str,
+    client: Client | None = None,
+    *,
+    text: TextForm | None = None,
+    tokenizer: TokenizerName | None = None,
 ) -> FeatureManifest:
     """The features of the MMSA pickle at `path`, as corpus `corpus` of the store, and from now on the ones in use.
 
     text: `ids` or `features` (the language features of the array `text`); None takes ids where the file has any. The
-    features of either form have a feature_id of their own, since models of the one cannot read the other.
+    features of either form have a feature_id of their own, since models of the one cannot read the other. tokenizer:
+    what made the ids, where the file does not show it; stated, it gives them a feature_id of their own too.
 
     RefusedError where the pickle or the corpus's name is refused, or shards cannot be written.
     """
@@ -71,13 +78,13 @@ def import_corpus(
 
     def read() -> MmsaCorpus:
         with bar(f"read {path.name}", 1) as advance:
-            source = read_mmsa(path, text)
+            source = read_mmsa(path, text, tokenizer)
             advance()
         if source.source["sha256"] != sha256:
             raise RefusedError(f"{path} changed while it was read; import it again once it is whole")
         return source
 
-    feature_id = _feature_id(sha256, text)
+    feature_id = _feature_id(sha256, text, tokenizer)
     there = _whole_features(store, corpus, feature_id)
     if text == "ids" and there is not None and there.text_dim:
         raise no_ids(path)
@@ -113,10 +120,11 @@ def plan_import(store: Store, folder: str, source: MmsaCorpus) -> Plan:
     return Plan(f"import {folder.partition('/')[0]}", tuple(jobs))
 
 
-def _feature_id(sha256: str, text: TextForm | None = None) -> str:
+def _feature_id(sha256: str, text: TextForm | None = None, tokenizer: TokenizerName | None = None) -> str:
     """Equal for `ids` and None: they are read alike wherever `ids` is not refused."""
     form = {"text": text} if text == "features" else {}
-    return fingerprint({"source": sha256, "import": IMPORT_VERSION, **form})
+    stated = {} if tokenizer is None else {"tokenizer": tokenizer}
+    return fingerprint({"source": sha256, "import": IMPORT_VERSION, **form, **stated})
 
 
 def _import(

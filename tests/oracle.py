@@ -6,7 +6,9 @@
 One line per output, intermediate, loss and group of gradients: largest difference, tolerance, verdict. Exit code 0
 when all are within, 1 when one is not, 2 for a wrong call, among which cases that do not say what is needed. Sizes are
 read from the weights; numbers of heads, loss weights and the optimizer's rate from `args`. A case without weights of
-its own uses those of a case with the same `args.model`, train_b6's if that is one.
+its own uses those of a case with the same `args.model`: of several the one whose name has most in common with its own,
+at beginning and end together (mosi_eval_b1 takes mosi_train's, not mosei_train's), and of equals train_b6; without
+such a case, train_b6's.
 
 Tolerances: 1e-5 absolute on outputs and losses; on intermediates 1e-5 of the largest number in them where that is above
 1; 1e-4 relative, by norm, on each gradient. A gradient that is zero but for rounding (a key's bias cannot change a
@@ -37,7 +39,7 @@ from lnln.errors import RefusedError
 from lnln.losses import loss_terms, total_loss
 from lnln.models.lnln import LNLN
 from lnln.models.output import Output
-from lnln.models.published import from_published, our_name
+from lnln.models.published import WRAPPER, from_published, our_name
 
 ABSOLUTE, RELATIVE = 1e-5, 1e-4
 
@@ -129,12 +131,29 @@ def read_cases(folder: Path) -> list[Case]:
 
 
 def _with_weights(case: Case, cases: list[Case]) -> Case:
-    """`case` with the weights of another: one of the same network, train_b6 before others, else train_b6."""
+    """`case` with the weights of another: of those of the same network the one with the most similar name, of equals
+    train_b6; else train_b6."""
     owners = [other for other in cases if other.tensors["sd"]]
-    owners.sort(key=lambda other: (not _same_network(case, other), other.name != "train_b6"))
+
+    def rank(other: Case) -> tuple[bool, int, bool]:
+        is_same = _same_network(case, other)
+        return not is_same, -_num_common(case.name, other.name) if is_same else 0, other.name != "train_b6"
+
+    owners.sort(key=rank)
     if not owners or not (_same_network(case, owners[0]) or owners[0].name == "train_b6"):
         raise UsageError(f"{case.name} has no weights (sd.), and no case with the same args.model has some")
     return Case(case.name, {**case.tensors, "sd": owners[0].tensors["sd"]}, case.record)
+
+
+def _num_common(one: str, other: str) -> int:
+    """Letters that two names have in common at their beginning and, of what is left, at their end."""
+
+    def num_equal(left: str, right: str) -> int:
+        is_equal = [a == b for a, b in zip(left, right, strict=False)]
+        return [*is_equal, False].index(False)
+
+    beginning = num_equal(one, other)
+    return beginning + num_equal(one[beginning:][::-1], other[beginning:][::-1])
 
 
 def _same_network(case: Case, other: Case) -> bool:
@@ -215,7 +234,7 @@ def _check_gradients(case: Case, model: LNLN) -> Iterator[Check]:
             relative = _relative(mine, gradient, total)
         else:
             relative = _relative(mine.norm(), torch.tensor(gradient), total)
-        group = published.split(".encoder.")[0].split(".layers.")[0] if "." in published else published
+        group = published.removeprefix(WRAPPER).split(".encoder.")[0].split(".layers.")[0]
         group = group.removesuffix(".weight").removesuffix(".bias")
         worst[group] = max(worst.get(group, 0.0), relative, key=lambda value: (value != value, value))
     for group, relative in worst.items():

@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests import oracle
+from tests.lnln.models import plain_lnln
 from tests.lnln.models.plain_lnln import Shape, write_case
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "oracle" / "lnln"
@@ -163,6 +164,49 @@ def test_weights_come_from_the_case_with_the_same_network(tmp_path: Path) -> Non
     write_case(tmp_path, "eval_deep", deep, num_utterances=2, is_training=False, with_weights=False)
     write_case(tmp_path, "eval", Shape(), num_utterances=2, is_training=False, with_weights=False)
     assert oracle.main(["lnln", str(tmp_path)]) == 0
+
+
+def test_of_several_owners_the_one_with_the_most_similar_name_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = plain_lnln.make_weights
+    for seed, owner in enumerate(("train_b6", "other_b6", "mosei_train", "mosi_train", "train_mosei", "train_sims")):
+        with monkeypatch.context() as patch:
+            patch.setattr(plain_lnln, "make_weights", lambda shape, seed=seed: weights(shape, seed))
+            write_case(tmp_path, owner, Shape(), num_utterances=2, is_training=False)
+            borrower = {
+                "train_b6": "train_b1",
+                "other_b6": "other_b1",
+                "mosei_train": "mosei_eval_b1",
+                "mosi_train": "mosi_eval_b1",
+                "train_mosei": "eval_mosei",
+                "train_sims": "eval_sims",
+            }[owner]
+            write_case(tmp_path, borrower, Shape(), num_utterances=1, is_training=False, with_weights=False)
+    assert oracle.main(["lnln", str(tmp_path)]) == 0
+
+
+def test_of_owners_with_equally_similar_names_it_is_train_b6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_case(tmp_path, "train_b6", Shape(), num_utterances=2, is_training=False)
+    write_case(tmp_path, "quick", Shape(), num_utterances=2, is_training=False, with_weights=False)
+    weights = plain_lnln.make_weights
+    monkeypatch.setattr(plain_lnln, "make_weights", lambda shape, seed=0: weights(shape, 5))
+    write_case(tmp_path, "another", Shape(), num_utterances=2, is_training=False)
+    assert oracle.main(["lnln", str(tmp_path)]) == 0
+
+
+def test_names_of_a_model_that_was_trained_on_several_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_case(tmp_path, "train_b6", Shape(), num_utterances=3)
+    assert oracle.main(["lnln", str(tmp_path)]) == 0
+    plain = capsys.readouterr().out
+    path = tmp_path / "train_b6.safetensors"
+    wrapped = {re.sub(r"^(sd|grad)\.", r"\1.module.", name): tensor for name, tensor in load_file(path).items()}
+    save_file(wrapped, path)
+    record = json.loads(path.with_suffix(".json").read_text())
+    norms = {f"module.{name}": norm for name, norm in record["gradnorm"].items()}
+    rewrite(tmp_path / "train_b6", gradnorm=norms, nograd=[f"module.{name}" for name in record["nograd"]])
+    assert oracle.main(["lnln", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == plain
 
 
 @pytest.mark.parametrize("changed", ["out.w", "mid.hyper.1", "grad.h_p", "grad.proj_l.0.bias", "sd.dmml.3.bias"])

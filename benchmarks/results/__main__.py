@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from benchmarks.results.plan import read_plan
+from lnln.data.manifest import read_features
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 
@@ -19,6 +21,7 @@ PlanFile = Annotated[Path, typer.Option(help="What is to be trained.")]
 StoreFolder = Annotated[Path, typer.Option(help="Folder of the corpus and the runs; may be thrown away.")]
 ScoresFolder = Annotated[Path, typer.Option(help="Where the scores are kept.")]
 Page = Annotated[Path, typer.Option(help="The page that is written.")]
+RetrainOlderCode = Annotated[bool, typer.Option(help="Train and score anew what other code than the present made.")]
 
 PLAN, STORE, SCORES = HERE / "results.yaml", Path("results-store"), HERE / "scores"
 PAGE = HERE.parent / "docs" / "results.md"
@@ -33,15 +36,16 @@ def run(
     page: Page = PAGE,
     jobs: Annotated[int, typer.Option(help="Trainings side by side; they share the cores.")] = 1,
     only: Annotated[str | None, typer.Option(help="Groups or experiments, with commas between; default: all.")] = None,
+    retrain_older_code: RetrainOlderCode = False,
 ) -> None:
     """Train and score what is missing, then write the page."""
     from benchmarks.results.run import run_plan
 
     wanted = read_plan(plan)
     try:
-        run_plan(wanted, plan, data, store, scores, num_jobs=jobs, only=only)
+        run_plan(wanted, plan, data, store, scores, num_jobs=jobs, only=only, retrain_older_code=retrain_older_code)
     finally:
-        _write_page(plan, scores, page)
+        _write_page(plan, scores, page, Store(store))
 
 
 @app.command()
@@ -59,6 +63,7 @@ def one(
     seed: Annotated[int, typer.Option()],
     cores: Annotated[str, typer.Option(help="Numbers of the cores to stay on; default: all.")] = "",
     parent: Annotated[int, typer.Option(help="Process without which this one ends.")] = 0,
+    retrain_older_code: RetrainOlderCode = False,
 ) -> None:
     """One training of `run`, in a process of its own."""
     from benchmarks.results.run import Job, end_with_parent, share_cores, train_and_score
@@ -68,13 +73,18 @@ def one(
         end_with_parent(parent)
     wanted = read_plan(plan)
     job = Job(tuple(wanted.experiment(name) for name in names.split(",")), seed)
-    train_and_score(wanted, job, Store(store), scores)
+    train_and_score(wanted, job, Store(store), scores, retrain_older_code=retrain_older_code)
 
 
-def _write_page(plan: Path, scores: Path, page: Path) -> None:
+def _write_page(plan: Path, scores: Path, page: Path, store: Store | None = None) -> None:
+    """store: scores of other features than it has of the corpus count as missing."""
     from benchmarks.results.page import write_page
 
-    write_page(read_plan(plan), scores, page)
+    wanted, manifest = read_plan(plan), None
+    if store is not None:
+        with suppress(RefusedError):  # nothing is imported yet
+            manifest = read_features(store, wanted.corpus)
+    write_page(wanted, scores, page, manifest)
     sys.stderr.write(f"{page}\n")
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from benchmarks.results.figure import draw_curves
 from benchmarks.results.plan import Experiment, Group, Plan, QuotedRow
-from benchmarks.results.scores import MAX_RESAMPLES, Scores, SplitScores, num_resamples, read_all
-from benchmarks.results.statistics import Difference, Summary, compare, pooled_sd, summarise
+from benchmarks.results.scores import NUM_RESAMPLES, Scores, SplitScores, read_all
+from benchmarks.results.statistics import Difference, Summary, TrainingChance, compare, pooled_chance, summarise
+from lnln.data.manifest import FeatureManifest
 from lnln.evaluations import BASELINE_TITLES, PLAIN_NUMBERS, format_interval, format_score
 from lnln.markdown import code, escape, table
 from lnln.metrics import TITLES, accuracy_names
@@ -20,9 +21,12 @@ NOT_SCORED = "test not yet read"
 BLANK = "–"
 
 
-def write_page(plan: Plan, folder: Path, page: Path) -> None:
-    """Write `page` and, where a system is scored on test, `results-<corpus>.svg` beside it."""
-    found = read_all(folder, plan)
+def write_page(plan: Plan, folder: Path, page: Path, manifest: FeatureManifest | None = None) -> None:
+    """Write `page` and, where a system is scored on test, `results-<corpus>.svg` beside it.
+
+    manifest: of the features that scores must be of, where these are at hand.
+    """
+    found = read_all(folder, plan, manifest)
     page.parent.mkdir(parents=True, exist_ok=True)
     for group in plan.groups:
         curves = _curves(group, found)
@@ -54,10 +58,16 @@ def _head(plan: Plan, found: Found) -> str:
         f"{code(f'benchmarks/scores/{plan.corpus}')}; {code('make results-table')} writes it again from these, without "
         "the corpus. What is trained is listed in `benchmarks/results.yaml`. Do not edit this page.",
     ]
-    total = sum(len(experiment.seeds) for experiment in plan.experiments())
-    state = f"{len(found)} of {total} trainings are scored."
+    trainings = plan.trainings()
+    num_scored = sum(scored_for <= set(found) for scored_for in trainings)
+    state = f"{num_scored} of {len(trainings)} trainings are scored."
     if found:
         state += " " + _measured_on(list(found.values()))
+        made_by = ", ".join(code(each) for each in sorted({each.code for each in found.values()}))
+        state += (
+            f"\n\nFingerprints of the code that made them: {made_by}. Most changes of code change no score; "
+            f"{code('make results STALE=code')} makes anew what other code than the present has made."
+        )
     lines += [
         state,
         "How to read it:\n\n"
@@ -67,12 +77,14 @@ def _head(plan: Plan, found: Found) -> str:
         f"- Training seeds: {_numbers(seeds)}, where the tables do not say fewer. ± is the standard deviation over "
         "training seeds.\n"
         "- Brackets hold a 95% interval over utterances: the mean over seeds when the utterances are drawn again "
-        f"(percentile bootstrap, up to {MAX_RESAMPLES} resamples).\n"
+        f"(percentile bootstrap, {NUM_RESAMPLES} resamples).\n"
         "- Differences are paired: the same utterances, masks and training seeds on both sides. Their brackets hold a "
-        "95% interval in which utterances and training seeds are both drawn again; for a single seed, the chance of "
-        "training is taken from the systems here that have several (`benchmarks/results/statistics.py`). *Better* and "
-        "*worse* are said where that interval does not hold 0; many comparisons make some of these by chance.\n"
-        "- Models are chosen on validation unless a row says otherwise.",
+        "95% interval over utterances and training: the utterances are drawn again, and the chance of training is "
+        "added by Student's t from the differences of the single seeds; for one seed it is taken from the systems here "
+        "that have several (`benchmarks/results/statistics.py`). *Better* and *worse* are said where that interval "
+        "does not hold 0; many comparisons make some of these by chance.\n"
+        "- Models are chosen on validation unless a row says otherwise. What was selected on test is not called better "
+        "or worse than anything.",
     ]
     return "\n\n".join(lines)
 
@@ -85,9 +97,8 @@ def _measured_on(scores: Sequence[Scores]) -> str:
     counts += f", {tested.num_labelled} of the test split" if tested is not None else ""
     devices = sorted({each.device for each in scores})
     versions = sorted({f"{package} {version}" for each in scores for package, version in each.versions.items()})
-    drawn = num_resamples(tested.num_labelled if tested is not None else first.validation.num_labelled)
     return (
-        f"{what}: the file with SHA-256 {code(first.source_sha256[:12])}, {counts} ({drawn} resamples). Trained on "
+        f"{what}: the file with SHA-256 {code(first.source_sha256[:12])}, {counts}. Trained on "
         f"{' or '.join(escape(device) for device in devices)} each, with {', '.join(escape(v) for v in versions)}."
     )
 
@@ -99,7 +110,7 @@ def _systems(plan: Plan, group: Group, found: Found) -> list[str]:
     rows = []
     for experiment in group.experiments:
         cells = _score_cells(list(tests[experiment.name].values()), metrics) or dict.fromkeys(
-            (TITLES[metric] for metric in metrics), _absence(experiment, found)
+            (TITLES[metric] for metric in metrics), _absence(found, experiment)
         )
         rows.append({"system": escape(experiment.title), "seeds": str(len(tests[experiment.name]) or BLANK), **cells})
     baselines = next((each.baselines for trainings in tests.values() for each in trainings.values()), {})
@@ -125,47 +136,52 @@ def _systems(plan: Plan, group: Group, found: Found) -> list[str]:
 
 
 def _changes(plan: Plan, group: Group, found: Found) -> list[str]:
-    """The base, and what each change alone does to it on validation and on test."""
+    """The base, and what each change alone does to it on validation and on test.
+
+    The base stands at the seeds that it has in common with the changes, which the differences are of.
+    """
     base = plan.experiment(group.against)
     metrics = _metrics(found)
     shown = [metric for metric in ("mae", "corr", *metrics[:1]) if metric in metrics]
-    rows = [_base_row(base, found, shown)]
-    rows += [_change_row(experiment, base, found, shown) for experiment in group.experiments]
+    seeds = {seed for experiment in group.others() for seed in experiment.seeds}
+    rows = [_base_row(base, seeds, found, shown)]
+    rows += [_change_row(experiment, base, found, shown) for experiment in group.others()]
     settings = [
         f"- {escape(experiment.title)}: {', '.join(code(item) for item in experiment.own) or 'another selection'}"
-        for experiment in group.experiments
+        for experiment in group.others()
     ]
     return [table(rows), "What was set:\n\n" + "\n".join(settings)]
 
 
-def _base_row(base: Experiment, found: Found, metrics: Sequence[str]) -> dict[str, str]:
-    scored = _of(base, found)
-    tests = _tests(base, found)
-    row = {"change": f"*{escape(base.title)}*", "seeds": str(len(scored) or BLANK)}
+def _base_row(base: Experiment, seeds: set[int], found: Found, metrics: Sequence[str]) -> dict[str, str]:
+    scored = {seed: each for seed, each in _of(base, found).items() if seed in seeds}
+    tests = {seed: each for seed, each in _tests(base, found).items() if seed in seeds}
+    row = {"change": f"*{escape(base.title)}*", "seeds": _numbers(sorted(scored)) or BLANK}
     row["validation MAE"] = (
-        _summary_cell("mae", summarise([each.validation for each in scored.values()], "mae"))
-        if scored
-        else _absence(base, found)
+        _summary_cell("mae", summarise([each.validation for each in scored.values()], "mae")) if scored else NOT_RUN
     )
     for metric in metrics:
         row[f"test {TITLES[metric]}"] = (
-            _summary_cell(metric, summarise(list(tests.values()), metric)) if tests else _absence(base, found)
+            _summary_cell(metric, summarise(list(tests.values()), metric))
+            if tests
+            else (NOT_SCORED if scored else NOT_RUN)
         )
     return row
 
 
 def _change_row(experiment: Experiment, base: Experiment, found: Found, metrics: Sequence[str]) -> dict[str, str]:
     mine, theirs = _of(experiment, found), _of(base, found)
-    row = {"change": escape(experiment.title), "seeds": str(len(set(mine) & set(theirs)) or BLANK)}
+    row = {"change": escape(experiment.title), "seeds": _numbers(sorted(set(mine) & set(theirs))) or BLANK}
     row["validation MAE"] = _difference_cell(
         "mae",
         compare(
             {seed: each.validation for seed, each in mine.items()},
             {seed: each.validation for seed, each in theirs.items()},
             "mae",
-            _training_sd(found, "mae", "validation"),
+            _training_chance(found, "mae", "validation"),
         ),
-        _absence(experiment if not mine else base, found, test=False),
+        NOT_RUN,
+        verdict=_judges(experiment, base),
     )
     for metric in metrics:
         row[f"test {TITLES[metric]}"] = _test_difference(experiment, base, metric, found)
@@ -181,8 +197,15 @@ def _difference_row(
 
 def _test_difference(experiment: Experiment, reference: Experiment, metric: str, found: Found) -> str:
     mine, theirs = _tests(experiment, found), _tests(reference, found)
-    difference = compare(mine, theirs, metric, _training_sd(found, metric, "test"))
-    return _difference_cell(metric, difference, _absence(experiment if not mine else reference, found))
+    difference = compare(mine, theirs, metric, _training_chance(found, metric, "test"))
+    return _difference_cell(
+        metric, difference, _absence(found, experiment, reference), verdict=_judges(experiment, reference)
+    )
+
+
+def _judges(*experiments: Experiment) -> bool:
+    """Whether a difference between them says which is better: not where test chose one of them."""
+    return all(each.selection == "validation" for each in experiments)
 
 
 def _rate_table(plan: Plan, group: Group, found: Found, metric: str) -> list[str]:
@@ -277,12 +300,14 @@ def _summary_cell(metric: str, summary: Summary) -> str:
     return f"{format_score(metric, summary.value)}{sd} ({format_interval(metric, (summary.low, summary.high))})"
 
 
-def _difference_cell(metric: str, difference: Difference | None, absence: str) -> str:
+def _difference_cell(metric: str, difference: Difference | None, absence: str, *, verdict: bool) -> str:
     if difference is None:
         return absence
     ends = f"({_signed(metric, difference.low)} to {_signed(metric, difference.high)})"
-    word = difference.word + ("" if difference.counts_training else ", chance of training not counted")
-    return f"{_signed(metric, difference.value)} {ends} {word}"
+    words = [difference.word] if verdict else []
+    if not difference.counts_training:
+        words.append("chance of training not counted")
+    return " ".join([_signed(metric, difference.value), ends, *([", ".join(words)] if words else [])])
 
 
 def _signed(metric: str, value: float) -> str:
@@ -317,19 +342,20 @@ def _curves(group: Group, found: Found) -> dict[str, list[Scores]]:
     return {name: scored for name, scored in curves.items() if scored}
 
 
-def _absence(experiment: Experiment, found: Found, *, test: bool = True) -> str:
-    """Why a cell has no number."""
-    return NOT_SCORED if test and _of(experiment, found) else NOT_RUN
+def _absence(found: Found, *experiments: Experiment) -> str:
+    """Why a cell has no number that needs test scores of all of these, of the same seed."""
+    common = set.intersection(*(set(_of(each, found)) for each in experiments))
+    return NOT_SCORED if common else NOT_RUN
 
 
-def _training_sd(found: Found, metric: str, split: str) -> float | None:
+def _training_chance(found: Found, metric: str, split: str) -> TrainingChance | None:
     by_experiment: dict[str, list[SplitScores]] = {}
     for (name, _), each in sorted(found.items()):
         scores = each.test if split == "test" else each.validation
         # What is chosen on test is no system of its own.
         if scores is not None and each.selection == "validation":
             by_experiment.setdefault(name, []).append(scores)
-    return pooled_sd(list(by_experiment.values()), metric)
+    return pooled_chance(list(by_experiment.values()), metric)
 
 
 def _figure_name(plan: Plan, group: Group) -> str:

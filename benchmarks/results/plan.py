@@ -4,7 +4,22 @@
     for experiment in plan.experiments(): experiment.config(seed=1111)
 
 A group is one section of the page. `systems` are compared with one of them (`against`); `changes` are a base and what
-each setting, alone, does to it. The file, where `?` marks what may be left out:
+each setting, alone, does to it.
+
+Changes may be trained otherwise than their base, for fewer epochs say: the group states that in its `set`, and has an
+experiment without a `set` of its own, the base trained the same way, which it names in `against`. It is trained for the
+seeds of the group and stands in the table as its base. A comparison of unlike with unlike is refused.
+
+    switches:
+      kind: changes
+      base: reference
+      set: [train.epochs=8]
+      against: reference_8
+      experiments:
+        reference_8: {title: 'reference network, 8 epochs'}
+        mask_padding: {title: padding masked, set: [model.mask_padding=true]}
+
+The file, where `?` marks what may be left out:
 
     corpus: mosi
     config: mosi                       # of every experiment that names none
@@ -15,9 +30,9 @@ each setting, alone, does to it. The file, where `?` marks what may be left out:
         kind: systems                  # or changes
         title: Main systems
         seeds: [1111, 1112]
-        against: text_only             # changes: ? the base
+        against: text_only             # changes: ? the base, or one of their own
         base: clean                    # changes: whose config and set the group starts from
-        set: [train.selection=validation]   # ?
+        set: [train.epochs=8]          # ? of all of the group
         test: true                     # ? false: only the validation split is looked at
         experiments:
           clean: {title: clean LNLN, config: mosi, like: other, set: [model.mode=clean], selection: validation}
@@ -35,7 +50,7 @@ from typing import Any, Literal
 
 import yaml
 
-from lnln.config import Config, CorruptionConfig, from_dict, load_config
+from lnln.config import Config, CorruptionConfig, fingerprint, from_dict, load_config
 from lnln.data.manifest import check_corpus_name
 from lnln.errors import RefusedError
 from lnln.evaluations import evaluation_specs
@@ -67,7 +82,10 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Group:
-    """One section of the page. against: name of the experiment that the others are compared with."""
+    """One section of the page. against: name of the experiment that the others are compared with.
+
+    base, overrides: what the file says that all of its experiments start from; base None for systems.
+    """
 
     name: str
     kind: Literal["systems", "changes"]
@@ -75,6 +93,12 @@ class Group:
     note: str
     against: str
     experiments: tuple[Experiment, ...]
+    base: str | None
+    overrides: tuple[str, ...]
+
+    def others(self) -> tuple[Experiment, ...]:
+        """Those that are compared with `against`."""
+        return tuple(each for each in self.experiments if each.name != self.against)
 
 
 @dataclass(frozen=True)
@@ -113,6 +137,15 @@ class Plan:
 
     def experiment(self, name: str) -> Experiment:
         return next(each for each in self.experiments() if each.name == name)
+
+    def trainings(self) -> list[set[tuple[str, int]]]:
+        """For each training, the experiments and seeds that it is scored for: equal configs are trained once."""
+        shared: dict[str, set[tuple[str, int]]] = {}
+        for experiment in self.experiments():
+            for seed in experiment.seeds:
+                identity = fingerprint(trained_values(experiment.config(seed)))
+                shared.setdefault(identity, set()).add((experiment.name, seed))
+        return list(shared.values())
 
     def select(self, only: str | None) -> list[Experiment]:
         """Experiments by names of groups or of their own, with commas between; all for None. Refuses unknown names."""
@@ -239,8 +272,13 @@ def _group(name: str, values: dict[str, Any], top: _Top, made: dict[str, Experim
     against = section.against or section.base
     if against is None:
         raise RefusedError(f"{where}: a group of systems says which of them the others are compared with, as `against`")
-    _known(against, made, f"{where}.against")
-    return Group(name, section.kind, section.title, section.note, against, tuple(experiments))
+    if not set(_known(against, made, f"{where}.against").seeds) & set(section.seeds):
+        raise RefusedError(
+            f"{where}: {against!r} is trained for none of its seeds, {', '.join(map(str, section.seeds))}"
+        )
+    return Group(
+        name, section.kind, section.title, section.note, against, tuple(experiments), section.base, section.set
+    )
 
 
 def _experiment(
@@ -301,18 +339,24 @@ def _check_differences(plan: Plan) -> None:
             )
         seen[identity] = experiment.name
     for group in plan.groups:
-        if group.kind == "changes":
-            base = _comparable(plan.experiment(group.against))
-            for experiment in group.experiments:
-                if _comparable(experiment) == base:
+        if group.base is not None:
+            against, base = plan.experiment(group.against), plan.experiment(group.base)
+            likewise = _comparable(load_config(base.config_name, [*base.overrides, *group.overrides, "train.seed=0"]))
+            if _comparable(against.config(0)) != likewise:
+                raise RefusedError(
+                    f"groups.{group.name} is compared with {group.against!r}, which is not {group.base!r} with the "
+                    "`set` of the group; give it an experiment without a `set`, and name that as `against`"
+                )
+            for experiment in group.others():
+                if _comparable(experiment.config(0)) == likewise:
                     raise RefusedError(
                         f"groups.{group.name}.experiments.{experiment.name} changes nothing of {group.against!r}"
                     )
 
 
-def _comparable(experiment: Experiment) -> dict[str, Any]:
+def _comparable(config: Config) -> dict[str, Any]:
     """What decides about the validation-selected model."""
-    values = trained_values(experiment.config(0))
+    values = trained_values(config)
     del values["train"]["selection"]
     return values
 

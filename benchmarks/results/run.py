@@ -1,7 +1,9 @@
 """Train and score what the plan wants and the scores folder does not have; stop it at any time, call it again.
 
 Every training is a process of its own, with its own Ray and its share of the cores. What may be lost by a kill is the
-epoch in progress: a run continues from its last checkpoint, and a scored one is known by its file.
+epoch in progress: a run continues from its last checkpoint, and a scored one is known by its file. A run in the store
+is used again whatever code trained it; what other code than the present has made is trained anew only where that is
+asked for, since most changes of code change no score.
 """
 
 from __future__ import annotations
@@ -17,16 +19,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.results.code import code_fingerprint, is_made_by, record_code
 from benchmarks.results.plan import VIEWS, Experiment, Plan, trained_values
 from benchmarks.results.scores import (
     Scores,
     SplitScores,
-    check_same_data,
+    clear_unfinished,
+    features_digest,
     read_all,
     read_scores,
     scores_path,
     write_scores,
 )
+from lnln.data.lock import only_one, remove_held
 from lnln.data.manifest import FeatureManifest, read_features
 from lnln.data.store import Store
 from lnln.errors import RefusedError
@@ -50,78 +55,123 @@ class Job:
 
 
 def run_plan(
-    plan: Plan, plan_path: Path, data: Path, store_folder: Path, scores: Path, *, num_jobs: int, only: str | None
+    plan: Plan,
+    plan_path: Path,
+    data: Path,
+    store_folder: Path,
+    scores: Path,
+    *,
+    num_jobs: int,
+    only: str | None,
+    retrain_older_code: bool = False,
 ) -> None:
     """Import `data`, then train and score what is missing, `num_jobs` trainings side by side.
 
-    only: names of groups or experiments, with commas between. Raises RefusedError for unusable arguments at once, and
-    at the end, after everything else was tried, where a training failed.
+    only: names of groups or experiments, with commas between. retrain_older_code: what other code than the present has
+    made is missing too, and its runs are trained from their beginning. Raises RefusedError for unusable arguments at
+    once, and at the end, after everything else was tried, where a training failed.
     """
     if num_jobs < 1:
         raise RefusedError(f"JOBS must be 1 or more, got {num_jobs}")
     chosen = plan.select(only)
-    found = read_all(scores, plan)
     from pipelines.ingest import import_corpus
 
-    store = Store(store_folder)
-    manifest = import_corpus(store, data, plan.corpus)
-    check_same_data(scores, list(found.values()), str(manifest.source["sha256"]))
-    jobs = pending(plan, chosen, found, manifest)
+    clear_unfinished(scores)
+    manifest = import_corpus(Store(store_folder), data, plan.corpus)
+    found = read_all(scores, plan, manifest)
+    jobs = pending(plan, chosen, found, manifest, code_fingerprint() if retrain_older_code else None)
     num_wanted = sum(len(experiment.seeds) for experiment in chosen)
     line(f"{num_wanted} scores wanted, {num_wanted - sum(len(job.experiments) for job in jobs)} there; "
          f"{len(jobs)} trainings to go")  # fmt: skip
-    failed = _run_jobs(jobs, plan_path, store_folder, scores, num_jobs)
+    num_older = sum(scores.code != code_fingerprint() for scores in found.values())
+    if num_older and not retrain_older_code:
+        line(f"{num_older} scores were made by other code than the present; `make results STALE=code` makes them anew")
+    options = ["--retrain-older-code"] if retrain_older_code else []
+    failed = _run_jobs(jobs, plan_path, store_folder, scores, num_jobs, options)
     if failed:
         raise RefusedError(f"{len(failed)} of {len(jobs)} trainings failed: {', '.join(failed)}; the rest is scored")
 
 
 def pending(
-    plan: Plan, chosen: Sequence[Experiment], found: dict[tuple[str, int], Scores], manifest: FeatureManifest
+    plan: Plan,
+    chosen: Sequence[Experiment],
+    found: dict[tuple[str, int], Scores],
+    manifest: FeatureManifest,
+    code: str | None = None,
 ) -> list[Job]:
-    """The trainings that are missing or not wholly scored, in the order of the plan; equal configs share one."""
+    """The trainings that are missing or not wholly scored, in the order of the plan; equal configs share one.
+
+    code: those that other code made are among them.
+    """
     by_run: dict[str, tuple[int, list[Experiment]]] = {}
     for experiment in chosen:
         for seed in experiment.seeds:
             scores = found.get((experiment.name, seed))
-            if scores is not None and scores.feature_id == manifest.feature_id and scores.is_complete(experiment):
+            if scores is not None and scores.is_current(plan, experiment, manifest, code):
                 continue
             run_id = run_id_for(experiment.config(seed), plan.corpus, manifest)
             by_run.setdefault(run_id, (seed, []))[1].append(experiment)
     return [Job(tuple(experiments), seed) for seed, experiments in by_run.values()]
 
 
-def train_and_score(plan: Plan, job: Job, store: Store, scores: Path) -> None:
+def train_and_score(plan: Plan, job: Job, store: Store, scores: Path, *, retrain_older_code: bool = False) -> None:
     """One training, in this process, and the files of its scores."""
     from lnln.train.launch import train
 
     first = job.experiments[0]
+    config = first.config(job.seed)
+    run_id = run_id_for(config, plan.corpus, read_features(store, plan.corpus))
+    code = code_fingerprint()
+    # What this code has begun is continued.
+    if retrain_older_code and not is_made_by(store, run_id, code):
+        remove_run(store, run_id)
+    record_code(store, run_id, code)
     run = train(
         store,
         plan.corpus,
-        first.config(job.seed),
+        config,
         config_name=first.config_name,
         progress=lambda text: line(f"{job.name}: {text}"),
     )
     manifest = read_features(store, plan.corpus, run.feature_id)
+    # Hours later the files may be others, and what scores has not been imported yet.
+    made_by = record_code(store, run_id, code_fingerprint())
     for experiment in job.experiments:
         path = scores_path(scores, plan, experiment, job.seed)
         there = read_scores(path)
-        if there is not None and there.is_of(plan, experiment) and there.is_complete(experiment):
+        if there is not None and there.is_current(plan, experiment, manifest, code if retrain_older_code else None):
             continue
-        write_scores(path, score(plan, experiment, job.seed, store, run, manifest))
+        write_scores(path, score(plan, experiment, job.seed, store, run, manifest, made_by))
         line(f"{experiment.name} {job.seed}: scored, {path}")
     # Checkpoints are four times the model; what is scored does not continue.
-    shutil.rmtree(Path(store.url) / run_folder(run.run_id) / "ray", ignore_errors=True)
+    _remove_checkpoints(store, run_id)
 
 
-def score(plan: Plan, experiment: Experiment, seed: int, store: Store, run: Run, manifest: FeatureManifest) -> Scores:
+def remove_run(store: Store, run_id: str) -> None:
+    """The run and its evaluations, so that it is trained from the beginning."""
+    folder = run_folder(run_id)
+    with only_one(store, folder, f"run {run_id}"):
+        # First what a training would take up, while the rest still says which code made it.
+        store.remove(f"{folder}/result.json")
+        _remove_checkpoints(store, run_id)
+        store.remove(f"{folder}/history.json")
+        remove_held(store, folder)
+
+
+def _remove_checkpoints(store: Store, run_id: str) -> None:
+    shutil.rmtree(Path(store.url) / run_folder(run_id) / "ray", ignore_errors=True)
+
+
+def score(
+    plan: Plan, experiment: Experiment, seed: int, store: Store, run: Run, manifest: FeatureManifest, code: str
+) -> Scores:
     """The scores of a finished run: on validation, and on test where that is to be read."""
     all_missing = test = None
     validation = _evaluate(store, run, experiment, "valid", plan.validation_rates, plan.mask_seeds)
     if experiment.read_test:
         test = _evaluate(store, run, experiment, "test", plan.rates, plan.mask_seeds)
         # Everything is erased, whatever the seed.
-        all_missing = _evaluate(store, run, experiment, "test", (1.0,), plan.mask_seeds[:1])
+        all_missing = _evaluate(store, run, experiment, "test", (1.0,), plan.mask_seeds[:1], with_samples=False)
     return Scores(
         experiment=experiment.name,
         seed=seed,
@@ -130,7 +180,7 @@ def score(plan: Plan, experiment: Experiment, seed: int, store: Store, run: Run,
         synthetic=bool(manifest.source.get("synthetic", False)),
         source_sha256=str(manifest.source["sha256"]),
         feature_id=run.feature_id,
-        manifest_digest=run.manifest_digest,
+        manifest_digest=features_digest(manifest),
         label_range=manifest.label_range,
         config_name=experiment.config_name,
         config=trained_values(run.config),
@@ -142,6 +192,7 @@ def score(plan: Plan, experiment: Experiment, seed: int, store: Store, run: Run,
         seconds=round(run.seconds, 1),
         device=device_class(),
         versions=dict(run.versions),
+        code=code,
         validation=validation,
         test=test,
         all_missing=all_missing,
@@ -178,7 +229,14 @@ def end_with_parent(parent: int) -> None:
 
 
 def _evaluate(
-    store: Store, run: Run, experiment: Experiment, split: str, rates: Sequence[float], mask_seeds: Sequence[int]
+    store: Store,
+    run: Run,
+    experiment: Experiment,
+    split: str,
+    rates: Sequence[float],
+    mask_seeds: Sequence[int],
+    *,
+    with_samples: bool = True,
 ) -> SplitScores:
     from lnln.evaluate import evaluate
 
@@ -191,11 +249,16 @@ def _evaluate(
         selection=experiment.selection,
         corruption=VIEWS,
     )
-    return SplitScores.of(store, evaluation)
+    return SplitScores.of(store, evaluation, with_samples=with_samples)
 
 
-def _run_jobs(jobs: Sequence[Job], plan_path: Path, store: Path, scores: Path, num_jobs: int) -> list[str]:
-    """Run them, `num_jobs` at a time; the names of those that failed. On the way out none is left running."""
+def _run_jobs(
+    jobs: Sequence[Job], plan_path: Path, store: Path, scores: Path, num_jobs: int, options: Sequence[str]
+) -> list[str]:
+    """Run them, `num_jobs` at a time; the names of those that failed. On the way out none is left running.
+
+    options: further ones of the command that runs one.
+    """
     waiting, failed = list(jobs), list[str]()
     running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
     handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -209,7 +272,7 @@ def _run_jobs(jobs: Sequence[Job], plan_path: Path, store: Path, scores: Path, n
                     shutil.rmtree(_cache(store, slot), ignore_errors=True)
                 if slot not in running and waiting:
                     job = waiting.pop(0)
-                    running[slot] = job, _start(job, plan_path, store, scores, slot, num_jobs)
+                    running[slot] = job, _start(job, plan_path, store, scores, slot, num_jobs, options)
             time.sleep(0.2)
     finally:
         signal.signal(signal.SIGTERM, handler)
@@ -217,11 +280,14 @@ def _run_jobs(jobs: Sequence[Job], plan_path: Path, store: Path, scores: Path, n
     return failed
 
 
-def _start(job: Job, plan_path: Path, store: Path, scores: Path, slot: int, num_jobs: int) -> subprocess.Popen[bytes]:
+def _start(
+    job: Job, plan_path: Path, store: Path, scores: Path, slot: int, num_jobs: int, options: Sequence[str]
+) -> subprocess.Popen[bytes]:
     cores = _share(slot, num_jobs)
     command = [sys.executable, "-m", "benchmarks.results", "one", f"--plan={plan_path}", f"--store={store}"]
     command += [f"--scores={scores}", f"--names={','.join(each.name for each in job.experiments)}"]
     command += [f"--seed={job.seed}", f"--cores={','.join(map(str, cores))}", f"--parent={os.getpid()}"]
+    command += options
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(len(cores)),

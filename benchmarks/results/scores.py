@@ -5,13 +5,18 @@
 It holds no utterance, no label and no prediction. For intervals it holds bootstrap samples: the mean over all views of
 each metric, on resamples of the utterances that are the same ones for every training, so differences are paired.
 
-A sample is a sum over utterances whose counts anyone can draw again: from as many samples as there are utterances each
-one's error could be solved for. Hence there are only three samples for every four utterances, 1000 at most.
+A sample is linear in the errors of the utterances, weighted by how often each was drawn. Whoever knows these counts and
+has enough samples can solve for the errors, and for hits, which are 0 or 1, far fewer do. So the counts stay unknown:
+their seed is made from the ids and labels of the split (`resample_seed`) and stored nowhere. Who has the corpus can
+draw them again, and learn how well a model does on each utterance, which training it would show too. The intervals of
+single rates and of margins come from resamples that anyone can draw, and are two numbers each. With everything missing
+a model says nearly the same of all utterances and its hits are their labels, so no samples are kept of that.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -24,16 +29,16 @@ from numpy.typing import NDArray
 
 from benchmarks.results.plan import Experiment, Plan, Selection, trained_values
 from lnln.config import Config
+from lnln.data.manifest import FeatureManifest
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.evaluate.bootstrap import resampled_scores
-from lnln.evaluate.predictions import read_predictions
+from lnln.evaluate.predictions import Predictions, read_predictions
 from lnln.evaluations import Evaluation
 
 # Raised when the same training would be scored otherwise.
-FORMAT = 1
-MAX_RESAMPLES = 1000
-RESAMPLE_SEED = 0
+FORMAT = 2
+NUM_RESAMPLES = 1000
 # Samples are whole numbers of this: five digits.
 UNIT = 1e-5
 
@@ -47,7 +52,7 @@ class SplitScores:
     mean: over the views. by_rate: for each of `rates` the mean over mask seeds. rate_intervals: metric to a 95%
     interval over utterances for each rate. views: scores of each view, in the order of view_ids. baselines: scores of
     constant answers; margins: by baseline and metric, how much better `mean` is, and its 95% interval over utterances.
-    samples: metric to whole numbers of UNIT, the mean over the views on each resample.
+    samples: metric to whole numbers of UNIT, the mean over the views on each resample; empty where none are kept.
     """
 
     rates: tuple[float, ...]
@@ -67,7 +72,7 @@ class SplitScores:
         return np.asarray(self.samples[metric], np.float64) * UNIT
 
     @classmethod
-    def of(cls, store: Store, evaluation: Evaluation) -> SplitScores:
+    def of(cls, store: Store, evaluation: Evaluation, *, with_samples: bool) -> SplitScores:
         """The scores in `evaluation`, whose predictions lie in `store`."""
         metrics = evaluation.metrics()
         return cls(
@@ -87,7 +92,7 @@ class SplitScores:
                 name: {metric: [round(x, 5) for x in (m.value, m.low, m.high)] for metric, m in by_metric.items()}
                 for name, by_metric in evaluation.margins.items()
             },
-            samples=_samples(store, evaluation),
+            samples=_samples(store, evaluation) if with_samples else {},
         )
 
 
@@ -97,8 +102,9 @@ class Scores:
 
     config: what the model hangs on (`trained_values`). validation: the views of the plan's validation_rates. test:
     those of its rates; all_missing: missing rate 1, one view, since no mask seed changes it; both None while test is
-    not read. selection_score: mean validation MAE that chose best_epoch, under the masks of the config. device: its
-    hardware class.
+    not read. manifest_digest: see `features_digest`. selection_score: mean validation MAE that chose best_epoch, under
+    the masks of the config. device: its hardware class. code: what trained and scored it, several with + between
+    (`benchmarks.results.code`).
     """
 
     experiment: str
@@ -120,19 +126,25 @@ class Scores:
     seconds: float
     device: str
     versions: dict[str, str]
+    code: str
     validation: SplitScores
     test: SplitScores | None
     all_missing: SplitScores | None
 
-    def is_of(self, plan: Plan, experiment: Experiment) -> bool:
-        """Whether these are scores of `experiment` as the plan has it now, with this seed and on these views."""
+    def is_of(self, plan: Plan, experiment: Experiment, manifest: FeatureManifest | None = None) -> bool:
+        """Whether these are scores of `experiment` as the plan has it now, with this seed and on these views.
+
+        manifest: and on these features; None where it does not matter which. A switch of the network that was not
+        there when this was trained counts as published (`lnln.config.stored_model`), any other new key as its default.
+        """
         try:
-            mine = trained_values(Config.from_dict(self.config))
+            trained = trained_values(Config.from_stored(self.config))
         except RefusedError:  # of a version with other keys
             return False
         return (
             (self.experiment, self.selection, self.corpus) == (experiment.name, experiment.selection, plan.corpus)
-            and mine == trained_values(experiment.config(self.seed))
+            and trained == trained_values(experiment.config(self.seed))
+            and (manifest is None or self._features() == (manifest.feature_id, features_digest(manifest)))
             and set(self.validation.view_ids) == set(plan.validation_view_ids())
             and (self.test is None or set(self.test.view_ids) == set(plan.test_view_ids()))
         )
@@ -141,17 +153,38 @@ class Scores:
         """Whether everything that is wanted of the experiment has been scored."""
         return self.test is not None or not experiment.read_test
 
+    def is_current(
+        self, plan: Plan, experiment: Experiment, manifest: FeatureManifest, code: str | None = None
+    ) -> bool:
+        """Whether nothing is left to be done for `experiment` with this seed. code: and it was made by this code."""
+        return self.is_of(plan, experiment, manifest) and self.is_complete(experiment) and code in (None, self.code)
+
+    def _features(self) -> tuple[str, str]:
+        return self.feature_id, self.manifest_digest
+
 
 def scores_path(folder: Path, plan: Plan, experiment: Experiment, seed: int) -> Path:
     return folder / plan.corpus / f"{experiment.name}-{seed}.json"
 
 
+def features_digest(manifest: FeatureManifest) -> str:
+    """Digest of the manifest, whatever the file was called that the features came from."""
+    return dataclasses.replace(manifest, source={**manifest.source, "name": ""}).digest()
+
+
 def write_scores(path: Path, scores: Scores) -> None:
-    """Whole or not at all."""
+    """Whole or not at all; what a kill leaves beside it is ignored by git, and cleared by `clear_unfinished`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(_to_json({"format": FORMAT, **dataclasses.asdict(scores)}) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what processes left behind that were killed while they wrote scores."""
+    for path in folder.glob("*/.*.json.*"):
+        if not _is_running(path.suffix[1:]):
+            path.unlink(missing_ok=True)
 
 
 def read_scores(path: Path) -> Scores | None:
@@ -162,7 +195,7 @@ def read_scores(path: Path) -> Scores | None:
             return None
         for split in ("validation", "test", "all_missing"):
             if values[split] is not None:
-                values[split] = _split(values[split])
+                values[split] = _split(values[split], with_samples=split != "all_missing")
         scores = Scores(**{**values, "label_range": tuple(values["label_range"])})
     except FileNotFoundError:
         return None
@@ -175,10 +208,11 @@ def read_scores(path: Path) -> Scores | None:
     return scores
 
 
-def read_all(folder: Path, plan: Plan) -> dict[tuple[str, int], Scores]:
+def read_all(folder: Path, plan: Plan, manifest: FeatureManifest | None = None) -> dict[tuple[str, int], Scores]:
     """By experiment and seed, what of the plan is scored; scores of another config or other views count as missing.
 
-    RefusedError where a file is damaged, or two are of different data.
+    manifest: those of other features than these do so too. RefusedError where a file is damaged, or scores do not
+    compare (`check_same_data`).
     """
     found: dict[tuple[str, int], Scores] = {}
     for experiment in plan.experiments():
@@ -186,56 +220,81 @@ def read_all(folder: Path, plan: Plan) -> dict[tuple[str, int], Scores]:
             scores = read_scores(scores_path(folder, plan, experiment, seed))
             if scores is not None and scores.is_of(plan, experiment):
                 found[experiment.name, seed] = scores
-    check_same_data(folder, list(found.values()))
-    return found
+    check_same_data(folder, list(found.values()), manifest)
+    return {
+        (name, seed): scores
+        for (name, seed), scores in found.items()
+        if scores.is_of(plan, plan.experiment(name), manifest)
+    }
 
 
-def check_same_data(folder: Path, scores: Sequence[Scores], source_sha256: str | None = None) -> None:
-    """RefusedError where scores are of different files, or of another one than that with `source_sha256`."""
-    expected = source_sha256
+def check_same_data(folder: Path, scores: Sequence[Scores], manifest: FeatureManifest | None = None) -> None:
+    """RefusedError where scores are of another file than `manifest`, or, without one, of different files or features.
+
+    With a manifest, features that are not its own are no error: they are scored again.
+    """
+    expected = None if manifest is None else str(manifest.source["sha256"])
     for each in scores:
+        where = folder / each.corpus / f"{each.experiment}-{each.seed}.json"
         expected = expected or each.source_sha256
         if each.source_sha256 != expected:
-            where = folder / each.corpus / f"{each.experiment}-{each.seed}.json"
             raise RefusedError(
                 f"{where} was scored on data with SHA-256 {each.source_sha256[:12]}, this is {expected[:12]}: the two "
                 "do not compare; give DATA that file, or another corpus name in the plan"
             )
+        if manifest is None and each._features() != scores[0]._features():
+            raise RefusedError(
+                f"{where} was scored on other features of the same file than {scores[0].experiment}-{scores[0].seed}: "
+                "the two do not compare; `make results` scores what is of older features again"
+            )
 
 
-def num_resamples(num_labelled: int) -> int:
-    """How many samples may be published of so many utterances: fewer than could be solved for them."""
-    return min(MAX_RESAMPLES, 3 * num_labelled // 4)
+def resample_seed(said: Predictions) -> int:
+    """Of the resamples of a split: the same for every model, known to nobody without the split's ids and labels."""
+    secret = hashlib.sha256(json.dumps(said.utterance_id).encode())
+    secret.update(said.label.astype("<f4").tobytes())
+    return int.from_bytes(secret.digest())
+
+
+def resampled(said: Predictions, label_range: Sequence[float]) -> dict[str, list[int]]:
+    """For each metric but F1 the mean over the views on each resample, as whole numbers of UNIT.
+
+    said: labelled utterances alone.
+    """
+    drawn = resampled_scores(
+        said.sentiment, said.label, label_range, num_resamples=NUM_RESAMPLES, seed=resample_seed(said)
+    )
+    return {metric: [int(x) for x in np.round(rows.mean(axis=1) / UNIT)] for metric, rows in drawn.items()}
 
 
 def _samples(store: Store, evaluation: Evaluation) -> dict[str, list[int]]:
-    """Means over the views on each resample, as whole numbers of UNIT.
-
-    A metric whose model was selected for it alone has the predictions of that model.
-    """
+    """`resampled`; a metric whose model was selected for it alone has the predictions of that model."""
     made: dict[str, list[int]] = {}
     for own in evaluation.metrics() if evaluation.epochs else ["mae"]:
-        said = read_predictions(store, evaluation, own).labelled()
-        drawn = resampled_scores(
-            said.sentiment,
-            said.label,
-            evaluation.label_range,
-            num_resamples=num_resamples(len(said.label)),
-            seed=RESAMPLE_SEED,
-        )
-        for metric in [own] if evaluation.epochs else evaluation.metrics():
-            if metric in drawn:  # F1 is not resampled
-                made[metric] = [int(x) for x in np.round(drawn[metric].mean(axis=1) / UNIT)]
+        drawn = resampled(read_predictions(store, evaluation, own).labelled(), evaluation.label_range)
+        made |= {metric: drawn[metric] for metric in drawn if metric == own or not evaluation.epochs}
     return made
 
 
-def _split(values: dict[str, Any]) -> SplitScores:
+def _split(values: dict[str, Any], *, with_samples: bool) -> SplitScores:
     for key in ("rates", "mask_seeds", "view_ids"):
         values[key] = tuple(values[key])
     scores = SplitScores(**values)
-    if len({len(drawn) for drawn in scores.samples.values()}) > 1 or "mae" not in scores.samples:
-        raise ValueError("samples of different lengths")
+    if len({len(drawn) for drawn in scores.samples.values()}) > 1 or ("mae" in scores.samples) != with_samples:
+        raise ValueError("samples of different lengths, none, or of what none are kept of")
     return scores
+
+
+def _is_running(pid: str) -> bool:
+    if not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _seed_of(path: Path) -> int:

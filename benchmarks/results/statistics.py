@@ -8,15 +8,19 @@ Utterances: another test set would have other utterances. `interval`: the 95% pe
 Masks: every view is scored under several mask seeds and averaged; what is left of their chance is common to all
     systems, which see the same masks.
 
-A difference between two systems has an interval of the first two together, as a hierarchical bootstrap gives it: for
-each resample of the utterances the pairs of trainings (one pair for each common seed) are drawn again too, by how far
-each one's difference is from the mean of all. Few pairs drawn again vary too little, by the factor (K - 1) / K in
-variance for K of them; their deviations are widened by the square root of its inverse. That two trainings answer the
-same utterances differently is in both parts, so the interval is rather too wide than too narrow.
+A difference between two systems has an interval of the first two together. To each resample of the utterances the
+chance of training is added: of K pairs of trainings (one for each common seed), whose differences deviate by s, it is
+s / sqrt(K) times a draw of Student's t with K - 1 degrees of freedom, as in the interval of a mean of K normal numbers.
+With three pairs that is wide, since three say little about how far trainings differ.
 
-With a single pair there is nothing to draw from: then normal noise of variance 2 s^2 stands for it, s^2 the variance
-between the trainings of a system, pooled over all systems of the page that have several. Where there is none of these
-either, the interval is of the utterances alone, and says so (`counts_training` False).
+A single pair says nothing about it: then it is sqrt(2) s times a draw of Student's t, s the deviation between trainings
+of one system, pooled over all systems of the page that have several, with as many degrees of freedom as were pooled.
+This takes trainings of all systems to vary alike. Where no system has several, the interval is of the utterances alone,
+and says so (`counts_training` False).
+
+Where both kinds of chance are normal and apart, these intervals hold the truth in 94 to 98 of 100 cases (simulated in
+tests/benchmarks/test_statistics.py). That two trainings answer the same utterances differently is in both parts, which
+widens them further.
 """
 
 from __future__ import annotations
@@ -32,8 +36,8 @@ from lnln.errors import RefusedError
 from lnln.evaluate.bootstrap import interval
 from lnln.metrics import higher_is_better
 
-# Draws of trainings for each resample of utterances.
-NUM_SEED_DRAWS = 64
+# Draws of the chance of training for each resample of utterances: half of them, and the same with the other sign.
+NUM_TRAINING_DRAWS = 64
 
 Array = NDArray[np.float64]
 
@@ -68,6 +72,14 @@ class Difference:
         return {True: "better", False: "worse", None: "no difference shown"}[self.is_better]
 
 
+@dataclass(frozen=True)
+class TrainingChance:
+    """sd: standard deviation between trainings of one system. freedom: degrees of freedom of its estimate."""
+
+    sd: float
+    freedom: int
+
+
 def summarise(trainings: Sequence[SplitScores], metric: str) -> Summary:
     """One system's trainings, one for each seed; `metric` one of their samples'."""
     points = np.array([each.mean[metric] for each in trainings])
@@ -80,11 +92,11 @@ def compare(
     system: Mapping[int, SplitScores],
     reference: Mapping[int, SplitScores],
     metric: str,
-    training_sd: float | None = None,
+    training: TrainingChance | None = None,
 ) -> Difference | None:
     """The difference in `metric` over the seeds that both have; None where they have none in common.
 
-    training_sd: between trainings of one system, for a single pair (`pooled_sd`).
+    training: for a single pair (`pooled_chance`).
     """
     seeds = tuple(sorted(set(system) & set(reference)))
     if not seeds:
@@ -94,34 +106,34 @@ def compare(
     value = float(points.mean())
     drawn = _drawn([*mine, *theirs], metric)
     paired = (drawn[: len(seeds)] - drawn[len(seeds) :]).mean(axis=0)
-    low, high = interval(_with_training(paired, points - value, training_sd))
+    if len(seeds) > 1:
+        training = TrainingChance(float(points.std(ddof=1)), len(seeds) - 1)
+        error = training.sd / np.sqrt(len(seeds))
+    else:
+        error = np.sqrt(2) * training.sd if training is not None else 0.0
+    low, high = interval(paired if training is None else with_training(paired, error, training.freedom))
     is_better = None if low <= 0 <= high else (value > 0) == higher_is_better(metric)
-    return Difference(value, low, high, seeds, is_better, len(seeds) > 1 or training_sd is not None)
+    return Difference(value, low, high, seeds, is_better, counts_training=training is not None)
 
 
-def pooled_sd(systems: Sequence[Sequence[SplitScores]], metric: str) -> float | None:
-    """The standard deviation between trainings, pooled over the systems that have several; None where none has."""
+def pooled_chance(systems: Sequence[Sequence[SplitScores]], metric: str) -> TrainingChance | None:
+    """The chance of training, pooled over the systems that have several trainings; None where none has."""
     points = [np.array([each.mean[metric] for each in trainings]) for trainings in systems if len(trainings) > 1]
     freedom = sum(len(each) - 1 for each in points)
     if not freedom:
         return None
-    return float(np.sqrt(sum(((each - each.mean()) ** 2).sum() for each in points) / freedom))
+    sd = float(np.sqrt(sum(((each - each.mean()) ** 2).sum() for each in points) / freedom))
+    return TrainingChance(sd, freedom)
 
 
-def _with_training(samples: Array, deviations: Array, training_sd: float | None) -> Array:
-    """The (R,) samples of a mean over K pairs with the chance of training added: (draws, R), flat.
+def with_training(samples: Array, error: float, freedom: int) -> Array:
+    """(R,) samples of a difference with the chance of training added: (NUM_TRAINING_DRAWS * R,).
 
-    deviations: (K,) of each pair from their mean.
+    error: standard error of the difference by that chance, estimated with `freedom` degrees of freedom.
     """
-    num_pairs, shape = len(deviations), (NUM_SEED_DRAWS, len(samples))
     random = np.random.default_rng(0)
-    if num_pairs == 1:
-        noise = random.normal(0, np.sqrt(2) * (training_sd or 0), shape)
-    else:
-        counts = random.multinomial(num_pairs, np.full(num_pairs, 1 / num_pairs), shape)
-        noise = np.sqrt(num_pairs / (num_pairs - 1)) * (counts @ deviations) / num_pairs
-    drawn: Array = samples + noise
-    return drawn.reshape(-1)
+    noise = error * random.standard_t(freedom, (NUM_TRAINING_DRAWS // 2, len(samples)))
+    return np.concatenate([samples + noise, samples - noise]).reshape(-1)
 
 
 def _drawn(trainings: Sequence[SplitScores], metric: str) -> Array:

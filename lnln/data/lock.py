@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from lnln.config import fingerprint
 from lnln.data.cache import cache_folder
@@ -27,12 +30,44 @@ def only_one(store: Store, folder: str, what: str) -> Iterator[None]:
     system's locks reach; for a bucket, this machine alone.
     """
     path = local_folder(store, folder) / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RefusedError(
-                f"{what} is being run by another process ({path} is locked); wait until it has ended"
-            ) from error
-        yield
+            file = path.open("a")
+        except FileNotFoundError:  # `remove_held` elsewhere, between these two lines
+            continue
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RefusedError(
+                    f"{what} is being run by another process ({path} is locked); wait until it has ended"
+                ) from error
+            # After `remove_held` elsewhere: a lock on a removed file guards nothing, so begin again.
+            if not _is_at(file, path):
+                continue
+            yield
+            return
+
+
+def remove_held(store: Store, folder: str) -> None:
+    """Remove `folder` of the store, which the caller holds; the lock goes last, so that nobody else is in it before."""
+    from pyarrow.fs import FileSelector, FileType
+
+    filesystem, path = store.arrow(folder)
+    for entry in filesystem.get_file_info(FileSelector(path, allow_not_found=True)):
+        if entry.type == FileType.Directory:
+            filesystem.delete_dir(entry.path)
+        elif entry.base_name != "lock":
+            filesystem.delete_file(entry.path)
+    held = local_folder(store, folder)
+    (held / "lock").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # another process is in it already
+        held.rmdir()
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -22,16 +22,23 @@ from numpy.typing import NDArray
 
 from lnln.data.digest import digest_file
 from lnln.data.manifest import NO_TOKENIZER, Tokenizer
-from lnln.data.mmsa_columns import Rows, read_frames, read_text_features, read_text_ids
+from lnln.data.mmsa_columns import Rows, read_frames, read_text_features, read_text_ids, real_ids
 from lnln.data.schema import MODALITIES, SPLITS, Modality, Ragged, Split, Utterances
 from lnln.data.unpickle import load_pickle
-from lnln.data.wordpiece import CHINESE, UNCASED
+from lnln.data.wordpiece import CHINESE, UNCASED, recognise
 from lnln.errors import RefusedError
 
 log = logging.getLogger(__name__)
 
 # What text is imported as: token ids, for an encoder that is trained along, or ready-made language features.
 TextForm = Literal["ids", "features"]
+
+# What token ids may be of, by name.
+TokenizerName = Literal["bert-base-uncased", "bert-base-chinese"]
+_TOKENIZERS: dict[str, Tokenizer] = {tokenizer.name: tokenizer for tokenizer in (UNCASED, CHINESE)}
+
+# Steps whose values are looked at in one piece: what is noted of them weighs far less than the features.
+_CLEANING_BLOCK = 1 << 16
 
 # SHA-256 sums that MMSA publishes.
 PUBLISHED = {
@@ -70,7 +77,11 @@ class MmsaCorpus:
 
 @dataclass
 class _Cleaning:
-    """Values of one modality that were set to 0. The published audio holds -inf, which is expected; all else is odd."""
+    """Values of one modality that were set to 0. The published audio holds -inf, which is expected; all else is odd.
+
+    Odd values that stand alone are dirt; where they are half of an utterance, or of a dimension in a split, something
+    is damaged.
+    """
 
     num_nan: int = 0
     num_infinite: int = 0
@@ -78,29 +89,41 @@ class _Cleaning:
     first_odd: str = ""
 
     def clean(self, rows: Rows, modality: Modality, frames: Ragged) -> None:
-        """Set what is not finite in `frames` to 0."""
-        is_wrong = ~np.isfinite(frames.values)
-        if not is_wrong.any():
+        """Set what is not finite in `frames` to 0; RefusedError where odd values are half of an utterance or more, or
+        half of a dimension."""
+        num_steps, dim = frames.values.shape
+        by_step, by_dimension = np.zeros(num_steps, np.int64), np.zeros(dim, np.int64)
+        for begin in range(0, num_steps, _CLEANING_BLOCK):
+            block = frames.values[begin : begin + _CLEANING_BLOCK]
+            is_wrong = ~np.isfinite(block)
+            if not is_wrong.any():
+                continue
+            num_nan = int(np.isnan(block).sum())
+            self.num_nan += num_nan
+            self.num_infinite += int(is_wrong.sum()) - num_nan
+            is_odd = is_wrong & ~np.isneginf(block) if modality == "audio" else is_wrong
+            by_step[begin : begin + len(block)] = is_odd.sum(axis=1)
+            by_dimension += is_odd.sum(axis=0)
+            block[is_wrong] = 0
+        ends = np.concatenate([[0], np.cumsum(by_step)])[frames.offsets]
+        by_utterance = np.diff(ends)
+        if not by_utterance.any():
             return
-        wrong = frames.values[is_wrong]
-        is_odd = ~np.isneginf(wrong) if modality == "audio" else np.ones(len(wrong), bool)
-        self.num_nan += int(np.isnan(wrong).sum())
-        self.num_infinite += int(np.isinf(wrong).sum())
-        self.num_odd += int(is_odd.sum())
-        if is_odd.any() and not self.first_odd:
-            step = int(np.nonzero(is_wrong)[0][is_odd.argmax()])
-            row = int(np.searchsorted(frames.offsets, step, side="right")) - 1
-            self.first_odd = f"split {rows.split}, utterance {rows.utterance_ids[row]}"
-        frames.values[is_wrong] = 0
+        _refuse_damage(rows, modality, by_utterance, frames.lengths * dim)
+        _refuse_dimensions(rows, modality, by_dimension, num_steps)
+        self.num_odd += int(by_utterance.sum())
+        first = rows.utterance_ids[int((by_utterance > 0).argmax())]
+        self.first_odd = self.first_odd or f"split {rows.split}, utterance {first}"
 
 
-def read_mmsa(path: Path, text: TextForm | None = None) -> MmsaCorpus:
+def read_mmsa(path: Path, text: TextForm | None = None, tokenizer: TokenizerName | None = None) -> MmsaCorpus:
     """The corpus in an MMSA pickle, padding dropped.
 
-    text: `ids` or `features`; None takes ids where the file has them or transcripts to make them of. What is not finite
-    in audio, vision and text features is set to 0 and counted; but for -inf in audio, which the published files are
-    known for, a warning names the first of it. RefusedError, naming split and utterance, where the file is no such
-    pickle, has no text of that form, or contradicts itself.
+    text: `ids` or `features`; None takes ids where the file has them or transcripts to make them of. tokenizer: what
+    made the ids; None finds it out, and warns where it cannot. What is not finite in audio, vision and text features is
+    set to 0 and counted; but for -inf in audio, which the published files are known for, a warning names the first of
+    it. RefusedError, naming split and utterance, where the file is no such pickle, has no text of that form,
+    contradicts itself, or has utterances or dimensions that are half NaN or infinite (but for -inf in audio).
     """
     raw = load_pickle(path)
     if not isinstance(raw, dict):
@@ -114,12 +137,15 @@ def read_mmsa(path: Path, text: TextForm | None = None) -> MmsaCorpus:
 
     is_sims = any(_has_modality_labels(rows[split]) for split in SPLITS)
     is_ids = _text_form(path, rows, text) == "ids"
-    tokenizer = _tokenizer(path, rows, is_sims) if is_ids else NO_TOKENIZER
-    label_range = (-1.0, 1.0) if is_sims else (-3.0, 3.0)
+    if tokenizer is not None and not is_ids:
+        raise RefusedError(f"{path} is imported as language features, which have no tokenizer; leave `--tokenizer` out")
+    made_by = _tokenizer(path, rows, is_sims, tokenizer) if is_ids else NO_TOKENIZER
+    is_chinese = made_by == CHINESE or _has_chinese_transcripts(rows)
+    label_range = (-1.0, 1.0) if is_sims or (is_chinese and _are_within_one(rows)) else (-3.0, 3.0)
     cleaned = {modality: _Cleaning() for modality in MODALITIES if modality != "text" or not is_ids}
     splits: dict[Split, Utterances] = {}
     for split in SPLITS:
-        splits[split] = _read_split(rows[split], tokenizer, label_range, is_sims, cleaned)
+        splits[split] = _read_split(rows[split], made_by, label_range, is_sims, cleaned)
     for modality in cleaned:
         dims = {split: splits[split].sequences(modality).values.shape[1] for split in SPLITS}
         if len(set(dims.values())) > 1:
@@ -136,9 +162,9 @@ def read_mmsa(path: Path, text: TextForm | None = None) -> MmsaCorpus:
         splits=splits,
         dims={m: splits["train"].sequences(m).values.shape[1] for m in cleaned},
         label_range=label_range,
-        tokenizer=tokenizer,
+        tokenizer=made_by,
         extractors={
-            "text": {"name": "WordPiece", "vocabulary": tokenizer.name} if is_ids else {"name": origin},
+            "text": {"name": "WordPiece", "vocabulary": made_by.name} if is_ids else {"name": origin},
             "audio": {"name": origin},
             "vision": {"name": origin},
         },
@@ -172,15 +198,56 @@ def _read_split(
     )
 
 
+def _refuse_damage(rows: Rows, modality: Modality, num_odd: NDArray[np.int64], num_values: NDArray[np.int64]) -> None:
+    """RefusedError where half of the values of an utterance or more are odd."""
+    is_damaged = (num_odd > 0) & (2 * num_odd >= num_values)
+    if not is_damaged.any():
+        return
+    row, num_more = int(is_damaged.argmax()), int(is_damaged.sum()) - 1
+    aside = " (-inf aside)" if modality == "audio" else ""
+    more = f"; so have {num_more:,} more utterances of the split" if num_more else ""
+    raise RefusedError(
+        f"{rows.where(row)} has {num_odd[row]:,} NaN or infinite values among the {num_values[row]:,} of its "
+        f"{modality}{aside}, expected less than half{more}; repair the utterance in the pickle or drop it, and import "
+        "again"
+    )
+
+
+def _refuse_dimensions(rows: Rows, modality: Modality, num_odd: NDArray[np.int64], num_steps: int) -> None:
+    """RefusedError where a dimension is odd in half of the frames of a split or more."""
+    is_damaged = 2 * num_odd >= num_steps
+    if not is_damaged.any():
+        return
+    column, num_more = int(is_damaged.argmax()), int(is_damaged.sum()) - 1
+    aside = " (-inf aside)" if modality == "audio" else ""
+    more = f"; so has {num_more:,} more of its dimensions" if num_more else ""
+    raise RefusedError(
+        f"{rows.path}: split {rows.split}: dimension {column} of {modality} is NaN or infinite{aside} in "
+        f"{num_odd[column]:,} of {num_steps:,} frames, expected less than half{more}; repair the dimension in the "
+        "pickle or drop it from every split, and import again"
+    )
+
+
 def _labels(rows: Rows, key: str, label_range: tuple[float, float]) -> NDArray[np.float32]:
     labels = rows.numbers(key)
     low, high = label_range
-    # Labels are means of a few annotators, kept in float32: a rounding above the end of the scale is no mistake.
-    wrong = np.flatnonzero(~((labels >= low - 1e-4) & (labels <= high + 1e-4)))
+    wrong = np.flatnonzero(~_is_within(labels, label_range))
     if len(wrong):
         row = int(wrong[0])
         raise RefusedError(f"{rows.where(row)} has {key} {labels[row]}, expected {low} to {high}")
     return labels.astype(np.float32)
+
+
+def _is_within(labels: NDArray[np.float64], label_range: tuple[float, float]) -> NDArray[np.bool_]:
+    """(N,) False for NaN too."""
+    low, high = label_range
+    # Labels are means of a few annotators, kept in float32: a rounding above the end of the scale is no mistake.
+    return np.asarray((labels >= low - 1e-4) & (labels <= high + 1e-4))
+
+
+def _are_within_one(rows: Mapping[Split, Rows]) -> bool:
+    """Every label lies where those of CH-SIMS do: Chinese corpora of its scale need not have its modality labels."""
+    return all(bool(_is_within(rows[split].numbers("regression_labels"), (-1.0, 1.0)).all()) for split in SPLITS)
 
 
 def _has_modality_labels(rows: Rows) -> bool:
@@ -208,19 +275,47 @@ def _text_form(path: Path, rows: Mapping[Split, Rows], wanted: TextForm | None) 
     return wanted or ("features" if has_features and not has_ids else "ids")
 
 
-def _tokenizer(path: Path, rows: Mapping[Split, Rows], is_sims: bool) -> Tokenizer:
+def _tokenizer(path: Path, rows: Mapping[Split, Rows], is_sims: bool, stated: TokenizerName | None = None) -> Tokenizer:
     """What made `text_bert`: MMSA took bert-base-chinese for Chinese transcripts and bert-base-uncased for the rest.
 
+    Without transcripts the ids themselves say it, or CH-SIMS's labels; else UNCASED is assumed, and that is said.
     Where there is no `text_bert`, ids are made here, with UNCASED.
     """
     with_ids = [split for split in SPLITS if rows[split].has("text_bert")]
     if not with_ids:
+        if stated not in (None, UNCASED.name):
+            raise RefusedError(
+                f"{path} has no 'text_bert', and ids of its transcripts can be made of {UNCASED.name} only, not of "
+                f"{stated}; leave `--tokenizer` out"
+            )
         return UNCASED
     if len(with_ids) < len(SPLITS):
         raise RefusedError(f"{path} has 'text_bert' in {', '.join(with_ids)} only, expected in every split or in none")
-    texts = [text for split in SPLITS for text in rows[split].texts() or [] if text]
-    num_chinese = sum(any("\u4e00" <= character <= "\u9fff" for character in text) for text in texts)
-    return CHINESE if (2 * num_chinese > len(texts) if texts else is_sims) else UNCASED
+    if stated is not None:
+        return _TOKENIZERS[stated]
+    if _transcripts(rows):
+        return CHINESE if _has_chinese_transcripts(rows) else UNCASED
+    found = recognise(np.concatenate([real_ids(rows[split]) for split in SPLITS]))
+    if found is not None or is_sims:
+        return found or CHINESE
+    log.warning(
+        "%s has no transcripts, and its ids do not show what made them: taken for %s; if that is wrong, import with "
+        "`--tokenizer %s`",
+        path,
+        UNCASED.name,
+        CHINESE.name,
+    )
+    return UNCASED
+
+
+def _transcripts(rows: Mapping[Split, Rows]) -> list[str]:
+    return [text for split in SPLITS for text in rows[split].texts() or [] if text and text.strip()]
+
+
+def _has_chinese_transcripts(rows: Mapping[Split, Rows]) -> bool:
+    """Most of them, and there are some."""
+    texts = _transcripts(rows)
+    return 2 * sum(any("\u4e00" <= character <= "\u9fff" for character in text) for text in texts) > len(texts)
 
 
 def _refuse_repetition(path: Path, rows: Mapping[Split, Rows]) -> None:

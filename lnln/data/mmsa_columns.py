@@ -156,6 +156,12 @@ def read_text_ids(rows: Rows, tokenizer: Tokenizer) -> tuple[Ragged, int]:
     return Ragged.from_lengths(ids[is_real].astype(np.int32), lengths), array.shape[2]
 
 
+def real_ids(rows: Rows) -> NDArray[Any]:
+    """The ids of `text_bert` without padding, of all utterances end to end."""
+    array = _bert(rows)
+    return np.asarray(array[:, 0][array[:, 1] != 0])
+
+
 def _features(rows: Rows, modality: Modality) -> NDArray[Any]:
     """The array (N, T, D) of one modality, D at least 1."""
     array = rows.array(modality, num_axes=3)

@@ -16,6 +16,9 @@ from lnln.errors import RefusedError
 UNCASED = Tokenizer("bert-base-uncased", vocabulary_size=30522, pad_id=0, unknown_id=100, cls_id=101, sep_id=102)
 CHINESE = Tokenizer("bert-base-chinese", vocabulary_size=21128, pad_id=0, unknown_id=100, cls_id=101, sep_id=102)
 
+# Places that bert-base-uncased keeps unused; bert-base-chinese has some of its most frequent characters there.
+_UNUSED_IN_UNCASED = (104, 998)
+
 
 def tokenizer_path() -> Path:
     """The `tokenizer.json` of UNCASED; RefusedError where the package that brings it is not installed."""
@@ -49,6 +52,20 @@ def decode(ids: NDArray[np.integer[Any]], tokenizer_json: bytes | None = None) -
             [int(token) for token in ids if token not in (UNCASED.cls_id, UNCASED.sep_id)], skip_special_tokens=False
         )
     )
+
+
+def recognise(ids: NDArray[np.number[Any]]) -> Tokenizer | None:
+    """Which of UNCASED and CHINESE made `ids` (any shape, no padding); None where they have no mark of either.
+
+    Ids beyond its vocabulary are not of CHINESE, ids that stand for no word are not of UNCASED. A text of some length
+    has one kind or the other: rare English words have the former, 'not', 'you' and 'what' in Chinese the latter.
+    """
+    first, last = _UNUSED_IN_UNCASED
+    num_beyond = int(np.count_nonzero(ids >= CHINESE.vocabulary_size))
+    num_unused = int(np.count_nonzero((ids >= first) & (ids <= last)))
+    if num_beyond == num_unused:
+        return None
+    return UNCASED if num_beyond > num_unused else CHINESE
 
 
 def _has_words(text: str | None) -> bool:

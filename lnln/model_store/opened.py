@@ -158,7 +158,7 @@ def _lineage(folder: Path) -> tuple[str | None, Config | None]:
         return None, None
     lineage = read_json(folder / "lineage.json")
     try:
-        return str(lineage["run_id"]), Config.from_dict(lineage["config"])
+        return str(lineage["run_id"]), Config.from_stored(lineage["config"])
     except (KeyError, TypeError, AttributeError) as error:
         raise RefusedError(f"{folder / 'lineage.json'} lacks its config; pull the model again") from error
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lnln.batches import Inputs
-from lnln.config import ModelConfig, TrainConfig, from_dict
+from lnln.config import ModelConfig, TrainConfig, from_dict, stored_model
 from lnln.data.schema import FeatureSpec, Modality
 from lnln.errors import RefusedError
 from lnln.models.output import Output
@@ -63,6 +63,15 @@ class SentimentModel(nn.Module, PyTorchModelHubMixin, library_name="lnln", tags=
     def read_text(self, x: Tensor, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T F"]:
         """Word features: the text encoder's of ids (B, T), or ready-made ones (B, T, F), standardised."""
         return self.standardize(x, "text") if self.text_encoder is None else self.text_encoder(x, mask)
+
+    def attended(self, x: Tensor, mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+        """Of the real steps those that attention sees: all, or with `mask_erased` those that were not erased.
+
+        x: ids (B, T), erased where [UNK], or features (B, T, F), erased where zero.
+        """
+        if not self.config.mask_erased:
+            return mask
+        return mask & (x != self.spec.unknown_id if x.dim() == 2 else (x != 0).any(dim=-1))
 
     def standardize(self, x: Float[Tensor, "B T F"], modality: Modality) -> Float[Tensor, "B T F"]:
         """Real frames to zero mean and unit deviation; erased and padded ones are zeros and stay so."""
@@ -119,9 +128,8 @@ class SentimentModel(nn.Module, PyTorchModelHubMixin, library_name="lnln", tags=
 
     @classmethod
     def _from_pretrained(cls, **arguments: Any) -> Any:
-        # Models saved before this switch existed read the proxy as published, in both modes.
         if isinstance(model := arguments.get("model"), dict):
-            arguments["model"] = {"proxy_read": "own_tokens"} | model
+            arguments["model"] = stored_model(model)
         # The mixin says on standard output, which belongs to results, that it loads.
         with contextlib.redirect_stdout(io.StringIO()):
             return super()._from_pretrained(**arguments)

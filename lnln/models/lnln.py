@@ -138,15 +138,12 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
         if config.correction:
             completeness = self.estimate_completeness(language)
             proxy = self.make_proxy(audio, vision)
-            dominant = (1 - completeness[:, None, None]) * proxy + completeness[:, None, None] * language  # eq. 8
+            dominant = _mix(proxy, language, completeness)
         output = Output(self.predict(dominant, audio, vision), completeness)
         if complete is None:
             return output
         if proxy is not None:
-            stand_in = dominant if config.discriminate == "mixture" else proxy
-            if not config.reverse_before_mixing:
-                stand_in = reverse_gradient(stand_in, config.reversal_strength)
-            seen = torch.cat([stand_in, targets["text"].tokens], dim=1)
+            seen = torch.cat([self._stand_in(dominant, proxy, language, completeness), targets["text"].tokens], dim=1)
             if config.normalise_discriminated:
                 seen = functional.layer_norm(seen, seen.shape[-1:])
             output = replace(output, discriminator_logits=self.discriminator(seen))
@@ -172,6 +169,26 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
         start = self.sizes.proxy.num_tokens if self.config.proxy_read == "proxy_tokens" else 0
         proxy: Tensor = self.proxy_encoder(context, num_read=start + self.sizes.num_tokens)[:, start:]
         return reverse_gradient(proxy, self.config.reversal_strength) if self.config.reverse_before_mixing else proxy
+
+    def _stand_in(
+        self,
+        dominant: Float[Tensor, "B K D"],
+        proxy: Float[Tensor, "B K D"],
+        language: Float[Tensor, "B K D"],
+        completeness: Float[Tensor, " B"] | None,
+    ) -> Float[Tensor, "B K D"]:
+        """What the discriminator tells from complete language (eq. 9).
+
+        Reversed here, its gradient reaches the proxy generator alone: what else is in the mixture is detached (D15).
+        """
+        mixed = self.config.discriminate == "mixture"
+        if self.config.reverse_before_mixing:
+            return dominant if mixed else proxy
+        reversed_proxy = reverse_gradient(proxy, self.config.reversal_strength)
+        if not mixed:
+            return reversed_proxy
+        assert completeness is not None, "a proxy comes with a completeness check"
+        return _mix(reversed_proxy, language.detach(), completeness.detach())
 
     def predict(
         self,
@@ -202,6 +219,12 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
     @property
     def _is_masked(self) -> bool:
         return bool(self.config.mask_padding)
+
+    def _key_mask(self, seen: Bool[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"] | None:
+        """Which steps an embedding attends to: `seen`, and as published the padding behind `mask`."""
+        if self._is_masked:
+            return seen
+        return seen | ~mask if self.config.mask_erased else None
 
     def _read_both(
         self, corrupted: Inputs, complete: Inputs | None
@@ -234,8 +257,9 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
             x, mask = steps(inputs, modality)
 
             def read(mask: Tensor, x: Tensor, modality: Modality = modality, length: int = x.shape[1]) -> Any:
-                features = self.read_text(x, mask) if modality == "text" else self.standardize(x, modality)
-                tokens = self.embeddings[modality](features, mask if self._is_masked else None)
+                seen = self.attended(x, mask)
+                features = self.read_text(x, seen) if modality == "text" else self.standardize(x, modality)
+                tokens = self.embeddings[modality](features, self._key_mask(seen, mask))
                 return (tokens, resize(features, length)) if with_features else (tokens,)
 
             found = self._by_length(read, mask, x)
@@ -280,6 +304,13 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
         """`read(mask, *sequences)`, without padding where that is left out anyway."""
         found: tuple[Tensor, ...] = by_length(read, mask, *sequences) if self._is_masked else read(mask, *sequences)
         return found
+
+
+def _mix(
+    proxy: Float[Tensor, "B K D"], language: Float[Tensor, "B K D"], completeness: Float[Tensor, " B"]
+) -> Float[Tensor, "B K D"]:
+    """Eq. 8."""
+    return (1 - completeness[:, None, None]) * proxy + completeness[:, None, None] * language
 
 
 def _rows(reading: Reading, rows: slice) -> Reading:

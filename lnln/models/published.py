@@ -3,6 +3,8 @@
     state = torch.load("mosi.pth", weights_only=True)["state_dict"]
     model = from_published(state)                            # LNLN in `reference` mode
 
+Names may begin with `module.`, as torch.nn.DataParallel writes them.
+
 The sizes come from the shapes of the weights. Numbers of heads are not in them: `args` has them (the published YAML
 as a dict), and without it they are the published ones, 64 numbers a head (16 in the hyper-modality layers).
 """
@@ -22,6 +24,9 @@ from lnln.errors import RefusedError
 from lnln.models.layers import BlockSizes
 from lnln.models.lnln import LNLN
 from lnln.models.sizes import HyperSizes, Sizes
+
+# What torch.nn.DataParallel puts before every name.
+WRAPPER = "module."
 
 # Published name to ours, as regular expressions, the first match of each part.
 _MODULES = {
@@ -93,6 +98,7 @@ def our_name(published: str) -> str | None:
 
     Raises RefusedError for any other name.
     """
+    published = published.removeprefix(WRAPPER)
     if re.match(r"bertmodel\.model\.(pooler\.|embeddings\.(position_ids|token_type_ids)$)", published):
         return None
     for pattern, module in _MODULES.items():
@@ -124,6 +130,7 @@ def from_published(
     args: the published configuration; its `model` section gives the numbers of heads.
     Raises RefusedError when weights are missing or do not fit together.
     """
+    state = {name.removeprefix(WRAPPER): tensor for name, tensor in state.items()}
     try:
         sizes = _sizes(state, args)
         spec = FeatureSpec(

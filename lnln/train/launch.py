@@ -12,18 +12,19 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lnln import __version__
 from lnln.config import Config
-from lnln.data.lock import only_one
+from lnln.data.lock import only_one, remove_held
 from lnln.data.manifest import FeatureManifest, read_features
 from lnln.data.schema import Split
-from lnln.data.shards import read_labels
+from lnln.data.shards import iterate_shards, read_labels
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.progress import line
@@ -34,6 +35,10 @@ from lnln.train.session import cluster_address, ray_session
 if TYPE_CHECKING:
     from ray.train import Result, UserCallback
     from ray.train.torch import TorchTrainer
+
+# Splits that together take no more than this in the store are read whole before anything starts, in a second or two.
+# What is wrong with the features of larger ones is for the workers to find.
+CHECKED_BYTES = 256 << 20
 
 
 def train(
@@ -51,8 +56,9 @@ def train(
     use_gpu: None for a GPU per worker where there are as many. config_name: for the record, where the config came from.
     progress: takes a line when something is done; None for silence.
     Each worker computes with OMP_NUM_THREADS threads where that is set, else with its share of its machine's cores.
-    Raises RefusedError for what cannot be trained: unknown corpus, a split without (labelled) utterances, an encoder
-    that does not know the corpus's vocabulary, GPUs that are not there, a loss that stops being a number.
+    Raises RefusedError for what cannot be trained: unknown corpus, a split without (labelled) utterances, features that
+    are not finite, an encoder that is none or does not know the corpus's vocabulary, GPUs that are not there, a loss
+    that stops being a number. What is refused before its first epoch has ended leaves no run.
     """
     manifest = read_features(store, corpus)
     run_id = run_id_for(config, corpus, manifest)
@@ -63,13 +69,26 @@ def train(
     with only_one(store, folder, f"run {run_id}"):
         if not _is_whole(store, run_id):  # by the process that held the lock before
             store.remove(f"{folder}/result.json")
-            _train(store, manifest, config, run_id, num_workers, use_gpu, config_name, progress)
+            try:
+                _train(store, manifest, config, run_id, num_workers, use_gpu, config_name, progress)
+            except RefusedError:
+                _remove_untrained(store, folder)
+                raise
     return load_run(store, run_id)
 
 
 def _is_whole(store: Store, run_id: str) -> bool:
     """Finished, and its model as it was. A damaged one is exported again, from the checkpoint that was kept."""
     return is_finished(store, run_id) and not damaged_run_files(store, load_run(store, run_id))
+
+
+def _remove_untrained(store: Store, folder: str) -> None:
+    """Remove a run that has nothing to continue from. As far as that goes: why it was refused matters more."""
+    from lnln.train.controller import has_trained
+
+    with suppress(RefusedError, OSError):
+        if not has_trained(store, folder):
+            remove_held(store, folder)
 
 
 def _train(
@@ -122,6 +141,8 @@ def check(store: Store, manifest: FeatureManifest, config: Config, num_workers: 
     needed: list[Split] = ["train", "valid"]
     if config.train.selection == "published":
         needed.append("test")
+    there = [manifest.splits[split] for split in needed if split in manifest.splits]
+    is_small = sum(shard.num_bytes for entry in there for shard in entry.shards) <= CHECKED_BYTES
     for split in needed:
         entry = manifest.splits.get(split)
         if entry is None or not entry.num_utterances:
@@ -129,7 +150,7 @@ def check(store: Store, manifest: FeatureManifest, config: Config, num_workers: 
                 f"corpus {manifest.corpus!r} has no utterances in split {split!r}, which training needs; import a "
                 "corpus that has some"
             )
-        if np.isnan(read_labels(store, manifest, split)).all():
+        if np.isnan(_checked_labels(store, manifest, split, is_small)).all():
             raise RefusedError(
                 f"corpus {manifest.corpus!r} has no labelled utterance in split {split!r}, which training needs; "
                 "import a corpus with labels"
@@ -270,6 +291,13 @@ def _summary(result: Result, num_workers: int) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "versions": {"lnln": __version__, **{package: version(package) for package in ("torch", "ray")}},
     }
+
+
+def _checked_labels(store: Store, manifest: FeatureManifest, split: Split, is_small: bool) -> NDArray[np.float32]:
+    """(N,) labels of a split; of a small one features are read too, and refused where they are not finite."""
+    if not is_small:
+        return read_labels(store, manifest, split)
+    return np.concatenate([utterances.label for utterances in iterate_shards(store, manifest, split)])
 
 
 def _check_encoder(manifest: FeatureManifest, config: Config) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.results.plan import Experiment, Plan, read_plan, trained_values
-from benchmarks.results.scores import RESAMPLE_SEED, UNIT, Scores, SplitScores, num_resamples
+from benchmarks.results.scores import NUM_RESAMPLES, UNIT, Scores, SplitScores
 from lnln.evaluate.bootstrap import interval, resampled_scores
 from lnln.metrics import baseline_answers, score, score_answers
 
 RANGE = (-3.0, 3.0)
+CODE = "c0de"
 
 PLAN = """
 corpus: tiny
@@ -56,7 +58,7 @@ def made_split(
     views = [score(row, labels, RANGE) for row in predictions]
     mean = {metric: float(np.mean([view[metric] for view in views])) for metric in views[0]}
     per_rate = [views[i :: len(rates)] for i in range(len(rates))]
-    drawn = resampled_scores(predictions, labels, RANGE, num_resamples=num_resamples(num), seed=RESAMPLE_SEED)
+    drawn = resampled_scores(predictions, labels, RANGE, num_resamples=NUM_RESAMPLES, seed=3)
     answers = baseline_answers(labels, labels, RANGE)
     baselines = score_answers(answers, labels, RANGE)
     return SplitScores(
@@ -86,6 +88,7 @@ def made_scores(plan: Plan, experiment: Experiment, seed: int, error: float = 1.
     if experiment.read_test:
         test = made_split(plan.test_view_ids(), plan.rates, plan.mask_seeds, error, chance)
         all_missing = made_split(["all"], (1.0,), plan.mask_seeds[:1], 2 * error, chance)
+        all_missing = dataclasses.replace(all_missing, samples={})
     return Scores(
         experiment=experiment.name,
         seed=seed,
@@ -106,6 +109,7 @@ def made_scores(plan: Plan, experiment: Experiment, seed: int, error: float = 1.
         seconds=8.0,
         device="2 CPU cores",
         versions={"lnln": "0.1.0"},
+        code=CODE,
         validation=made_split(plan.validation_view_ids(), plan.validation_rates, plan.mask_seeds, error, chance + 500),
         test=test,
         all_missing=all_missing,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import cast
@@ -14,8 +15,8 @@ from benchmarks.results.figure import curve_points, curves_digest
 from benchmarks.results.page import Found, _curves, render, write_page
 from benchmarks.results.plan import Plan, read_plan
 from benchmarks.results.scores import read_all, scores_path, write_scores
-from benchmarks.results.statistics import compare, pooled_sd, summarise
-from tests.benchmarks.made_scores import PLAN, made_scores, small_plan
+from benchmarks.results.statistics import compare, pooled_chance, summarise
+from tests.benchmarks.made_scores import CODE, PLAN, made_scores, small_plan
 
 
 def tables(page: str) -> list[list[dict[str, str]]]:
@@ -51,7 +52,7 @@ def test_the_committed_page_is_of_the_committed_scores() -> None:
 def test_committed_scores_belong_to_the_plan() -> None:
     plan = read_plan(COMMITTED)
     known = {scores_path(SCORES, plan, each, seed) for each in plan.experiments() for seed in each.seeds}
-    assert set(SCORES.glob("*/*")) <= known
+    assert {path for path in SCORES.glob("*/*") if not path.name.startswith(".")} <= known
 
 
 def test_nothing_is_invented_where_nothing_was_run(tmp_path: Path) -> None:
@@ -127,11 +128,75 @@ def test_numbers_are_those_of_the_scores(tmp_path: Path) -> None:
         "validation MAE": cost[0]["validation MAE"],
     }
 
-    sd = pooled_sd([[each for each in side if each] for side in (clean, text_only)], "mae")
-    change = compare({1: found["no_audio", 1].test}, {1: found["clean", 1].test}, "mae", sd)  # type: ignore[dict-item]
+    chance = pooled_chance([[each for each in side if each] for side in (clean, text_only)], "mae")
+    change = compare({1: found["no_audio", 1].test}, {1: found["clean", 1].test}, "mae", chance)  # type: ignore[dict-item]
     assert change is not None and change.counts_training
     assert changes[2]["test MAE"].startswith(f"+{change.value:.3f} (".replace("+-", "−"))
     assert changes[2]["test MAE"].endswith(change.word)
+
+
+def test_a_base_stands_at_the_seeds_that_its_changes_have(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    found = found_of(plan)
+    changes = tables(render(plan, found))[-1]
+    assert [row["seeds"] for row in changes] == ["1", "1", "1"]
+    alone, both = (summarise([found["clean", s].validation for s in seeds], "mae") for seeds in ((1,), (1, 2)))
+    assert f"{alone.value:.3f}" != f"{both.value:.3f}"
+    assert changes[0]["validation MAE"].startswith(f"{alone.value:.3f} (")
+    assert not changes[0]["test MAE"].startswith("–") and "±" not in changes[0]["test MAE"]
+
+    # At seed 1 the base is not yet there: seed 2 of it says nothing about the changes.
+    changes = tables(render(plan, found_of(plan, ("clean", 1))))[-1]
+    assert set(changes[0].values()) == {"*clean LNLN*", "–", "not yet run"}
+
+
+def test_a_base_trained_for_the_group_is_no_change(tmp_path: Path) -> None:
+    text = PLAN.replace(
+        "    base: clean\n", "    base: clean\n    set: [train.epochs=1]\n    against: clean_1\n"
+    ).replace("      no_adv", "      clean_1: {title: one epoch}\n      no_adv")
+    plan = small_plan(tmp_path, text)
+    page = render(plan, found_of(plan))
+    changes = tables(page)[-1]
+    assert [row["change"] for row in changes] == ["*one epoch*", "without the adversarial term", "without audio"]
+    assert "- one epoch:" not in page and "- without audio: `model.modalities" in page
+
+
+SHIPPED = PLAN.replace(
+    "      clean: {title: clean LNLN}\n",
+    "      clean: {title: clean LNLN, set: [train.selection=published]}\n"
+    "      shipped: {title: as it ships, like: clean, selection: published}\n",
+)
+
+
+def test_trainings_are_counted_not_scores(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, SHIPPED)
+    assert "0 of 6 trainings are scored" in render(plan, {})
+    assert "6 of 6 trainings are scored" in render(plan, found_of(plan))
+    assert "5 of 6 trainings are scored" in render(plan, found_of(plan, ("shipped", 2)))
+
+
+def test_what_was_selected_on_test_is_not_judged(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, SHIPPED)
+    found = {
+        key: made_scores(plan, plan.experiment(each.experiment), each.seed, 0.5 if "shipped" in key else 1.5)
+        for key, each in found_of(plan).items()
+    }
+    differences = tables(render(plan, found))[1]
+    assert [row["system"] for row in differences] == ["clean LNLN", "as it ships"]
+    for column, cell in differences[1].items():
+        assert column == "system" or re.fullmatch(r"[+−][\d.]+ \(\S+ to \S+\)", cell), cell
+    assert differences[0]["MAE"].endswith("no difference shown")
+
+
+def test_the_page_names_the_code_that_made_its_scores(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    found = dict(found_of(plan))
+    assert "Fingerprints of the code" not in render(plan, {})
+    found["clean", 1] = dataclasses.replace(found["clean", 1], code="older")
+    assert (
+        f"Fingerprints of the code that made them: {', '.join(f'`{each}`' for each in sorted(['older', CODE]))}."
+        in (render(plan, found))
+    )
 
 
 def test_pages_and_figures_are_the_same_bytes_again(tmp_path: Path) -> None:

@@ -33,12 +33,29 @@ def test_the_committed_plan_holds_what_the_page_is_about() -> None:
     for group in plan.groups:
         if group.kind == "changes":
             base = plan.experiment(group.against)
-            for change in group.experiments:
-                assert set(base.overrides) <= set(change.overrides), "one thing at a time"
+            for change in group.others():
+                assert change.overrides == (*base.overrides, *change.own) or not group.overrides
+                assert set(base.overrides) <= set(change.overrides) and change.own, "one thing at a time"
+    for name, base_name in (("switches", "reference"), ("recipe", "published")):
+        group = next(each for each in plan.groups if each.name == name)
+        own = plan.experiment(group.against)
+        assert own in group.experiments and own.seeds == (1111,) and own.config(1111).train.epochs == 8
+        assert {each.config(1111).train.epochs for each in group.experiments} == {8}
+        assert own.config_name == plan.experiment(base_name).config_name
+    assert plan.experiment("published_8").config(1111).train.selection == "validation"
+    assert plan.experiment("reconstruct_features").config(1).model.reconstruct == "features"
+    assert plan.experiment("weight_decay").config(1).train.weight_decay == 0.01
+    assert plan.experiment("completeness_realised").config(1).loss.completeness_target == "realised"
+    assert plan.experiment("normalise_discriminated").config(1).model.normalise_discriminated
+    assert "own_masks" not in {each.name for each in plan.experiments()}
+    assert "number of epochs and bfloat16 arithmetic" in main.note
+    assert published.config(1).train.precision == "bfloat16"
 
 
 def test_overrides_come_from_file_base_group_and_entry_in_that_order(tmp_path: Path) -> None:
     text = PLAN.replace("    base: clean\n", "    base: clean\n    set: [loss.sentiment=2]\n")
+    text = text.replace("base: clean\n", "base: clean\n    against: doubled\n")
+    text = text.replace("      no_adv", "      doubled: {title: doubled}\n      no_adv")
     change = small_plan(tmp_path, text).experiment("no_adversarial")
     assert change.overrides == ("train.epochs=2", "loss.sentiment=2", "loss.adversarial=0")
     assert change.own == ("loss.adversarial=0",)
@@ -70,6 +87,10 @@ def test_overrides_come_from_file_base_group_and_entry_in_that_order(tmp_path: P
         ("clean: {title", "clean: {config: sampel, title", "no config called 'sampel'"),
         ("clean: {title", "clean: {selection: published, title", "add train.selection=published"),
         ("clean: {title", "clean: {like: text_only, title", "no experiment up to there"),
+        ("base: clean", "base: clean\n    set: [train.epochs=1]", "give it an experiment without a `set`"),
+        ("base: clean", "base: clean\n    against: text_only", "is not 'clean' with the `set` of the group"),
+        ("base: clean", "base: clean\n    against: no_audio", "is not 'clean' with the `set` of the group"),
+        ("seeds: [1]", "seeds: [3]", "'clean' is trained for none of its seeds, 3"),
         ("groups:", "groups: [", "is not YAML"),
     ],
 )
@@ -94,6 +115,15 @@ def test_selecting_by_group_or_experiment(tmp_path: Path) -> None:
     assert len(plan.select(None)) == 4
     with pytest.raises(RefusedError, match="no group or experiment 'ablation'; did you mean 'ablations'"):
         plan.select("ablation")
+
+
+def test_one_training_for_equal_configs(tmp_path: Path) -> None:
+    text = PLAN.replace("{title: clean LNLN}", "{title: clean LNLN, set: [train.selection=published]}").replace(
+        "      text_only:", "      shipped: {title: as it ships, like: clean, selection: published}\n      text_only:"
+    )
+    trainings = small_plan(tmp_path, text).trainings()
+    assert len(trainings) == 6
+    assert {("clean", 1), ("shipped", 1)} in trainings and {("text_only", 2)} in trainings
 
 
 def test_trained_values_are_those_of_a_run(tmp_path: Path) -> None:

@@ -13,14 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.results.run import _share, pending, run_plan
-from benchmarks.results.scores import read_all, scores_path, write_scores
-from lnln.data.manifest import FeatureManifest
+from benchmarks.results.code import UNKNOWN, code_fingerprint, is_made_by, record_code
+from benchmarks.results.plan import Experiment, Plan
+from benchmarks.results.run import Job, _share, pending, remove_run, run_plan, train_and_score
+from benchmarks.results.scores import Scores, features_digest, read_all, read_scores, scores_path, write_scores
+from lnln.config import Config
+from lnln.data.manifest import FeatureManifest, read_features
 from lnln.data.store import Store
 from lnln.errors import RefusedError
-from tests.benchmarks.made_scores import made_scores, small_plan
+from lnln.runs import Run, load_run, run_folder, run_id_for
+from tests.benchmarks.made_scores import CODE, made_scores, small_plan
 from tests.corpora import mmsa_pickle
-from tests.finished_run import small_corpus
+from tests.finished_run import finished_run, small_corpus
 
 TINY = """\
   model.text_encoder=tiny, model.hidden_dim=16, model.num_heads=2, model.head_dim=8, model.num_tokens=2,
@@ -64,6 +68,15 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> FeatureManifest:
     return small_corpus(Store(folder / "store"), folder, "tiny")
 
 
+def scores_on(manifest: FeatureManifest, plan: Plan, experiment: Experiment, seed: int) -> Scores:
+    return dataclasses.replace(
+        made_scores(plan, experiment, seed),
+        source_sha256=str(manifest.source["sha256"]),
+        feature_id=manifest.feature_id,
+        manifest_digest=features_digest(manifest),
+    )
+
+
 def test_what_is_scored_is_not_trained_again(tmp_path: Path, manifest: FeatureManifest) -> None:
     plan = small_plan(tmp_path)
     everything = list(plan.experiments())
@@ -76,15 +89,94 @@ def test_what_is_scored_is_not_trained_again(tmp_path: Path, manifest: FeatureMa
         "no_adversarial 1",
         "no_audio 1",
     ]
-    found = {
-        (each.name, seed): dataclasses.replace(made_scores(plan, each, seed), feature_id=manifest.feature_id)
-        for each in everything
-        for seed in each.seeds
-    }
+    found = {(each.name, seed): scores_on(manifest, plan, each, seed) for each in everything for seed in each.seeds}
     assert pending(plan, everything, found, manifest) == []
     found["clean", 2] = dataclasses.replace(found["clean", 2], test=None)
     found["no_audio", 1] = dataclasses.replace(found["no_audio", 1], feature_id="of other features")
+    found["text_only", 2] = dataclasses.replace(found["text_only", 2], code="older")
     assert [job.name for job in pending(plan, everything, found, manifest)] == ["clean 2", "no_audio 1"]
+    assert [job.name for job in pending(plan, everything, found, manifest, CODE)] == [
+        "clean 2",
+        "text_only 2",
+        "no_audio 1",
+    ]
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Train by leaving a run that is finished at once; the ids of those that were not there before."""
+    ids: list[str] = []
+
+    def train(store: Store, corpus: str, config: Config, **_: object) -> Run:
+        manifest = read_features(store, corpus)
+        run_id = run_id_for(config, corpus, manifest)
+        if not store.exists(f"{run_folder(run_id)}/result.json"):
+            values = {key: value for key, value in config.to_dict().items() if key not in ("train", "tune")}
+            assert finished_run(store, manifest, config.train.seed, train=config.to_dict()["train"], **values) == run_id
+            ids.append(run_id)
+        return load_run(store, run_id)
+
+    monkeypatch.setattr("lnln.train.launch.train", train)
+    return ids
+
+
+def tiny_job(folder: Path) -> tuple[Plan, Job, Store, FeatureManifest, str]:
+    plan, store = small_plan(folder, MINIATURE.replace("EPOCHS", "1")), Store(folder / "store")
+    manifest = small_corpus(store, folder, "tiny")
+    clean = plan.experiment("clean")
+    return plan, Job((clean,), 1), store, manifest, run_id_for(clean.config(1), "tiny", manifest)
+
+
+def test_features_that_changed_are_scored_anew(tmp_path: Path, trained: list[str]) -> None:
+    plan, job, store, manifest, run_id = tiny_job(tmp_path)
+    (clean,) = job.experiments
+    path = scores_path(tmp_path / "scores", plan, clean, 1)
+    for older in ({"feature_id": "of other features"}, {"manifest_digest": "of other features"}):
+        write_scores(path, dataclasses.replace(scores_on(manifest, plan, clean, 1), **older))  # type: ignore[arg-type]
+        train_and_score(plan, job, store, tmp_path / "scores")
+        scores = read_scores(path)
+        assert scores is not None and scores.is_current(plan, clean, manifest)
+        assert scores.run_id == run_id and scores.code == code_fingerprint()
+    before = path.read_bytes()
+    train_and_score(plan, job, store, tmp_path / "scores")
+    assert path.read_bytes() == before and trained == [run_id]
+
+
+def test_older_code_is_retrained_only_when_asked_for(
+    tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, job, store, _, run_id = tiny_job(tmp_path)
+    path = scores_path(tmp_path / "scores", plan, job.experiments[0], 1)
+
+    def code_after(code: str, *, retrain: bool) -> str:
+        monkeypatch.setattr("benchmarks.results.run.code_fingerprint", lambda: code)
+        train_and_score(plan, job, store, tmp_path / "scores", retrain_older_code=retrain)
+        scores = read_scores(path)
+        assert scores is not None
+        return scores.code
+
+    assert code_after("a", retrain=False) == "a" and len(trained) == 1
+    assert code_after("b", retrain=False) == "a" and len(trained) == 1
+    path.unlink()
+    assert code_after("b", retrain=False) == "a+b" and len(trained) == 1, "trained by one, scored by the other"
+    assert code_after("b", retrain=True) == "b" and len(trained) == 2
+    assert code_after("b", retrain=True) == "b" and len(trained) == 2, "nothing is left to be done"
+    # Killed before it was scored: what this code has trained is kept.
+    path.unlink()
+    assert code_after("b", retrain=True) == "b" and len(trained) == 2
+    assert set(trained) == {run_id}
+
+
+def test_a_run_without_a_record_is_of_unknown_code(tmp_path: Path, manifest: FeatureManifest) -> None:
+    store = Store(tmp_path / "store")
+    assert record_code(store, "new", "a") == "a"
+    assert record_code(store, "new", "b") == "b", "nothing was begun by a"
+    run_id = finished_run(store, small_corpus(store, tmp_path, "tiny"))
+    assert not is_made_by(store, run_id, "a")
+    assert record_code(store, run_id, "a") == f"a+{UNKNOWN}"
+    remove_run(store, run_id)
+    assert not store.exists(f"{run_folder(run_id)}/run.json") and is_made_by(store, run_id, "a")
+    assert record_code(store, run_id, "a") == "a"
 
 
 def test_equal_configs_share_a_training(tmp_path: Path, manifest: FeatureManifest) -> None:
@@ -199,7 +291,9 @@ def test_killed_and_called_again(tmp_path: Path) -> None:
     assert clean.test.view_ids == published.test.view_ids, "the same views, whatever a config says of its masks"
     assert published.run_id == shipped.run_id and published.config == shipped.config
     assert found["no_adversarial", 1].test is None
-    assert len(clean.test.samples["mae"]) == 10 and set(clean.test.samples) == set(shipped.test.samples)
+    assert len(clean.test.samples["mae"]) == 1000 and set(clean.test.samples) == set(shipped.test.samples)
+    assert clean.all_missing.samples == {}
+    assert {each.code for each in found.values()} == {code_fingerprint()}
 
     # Nothing of the corpus is in what may be shared.
     text = "".join(path.read_text() for path in (tmp_path / "scores").rglob("*.json"))
@@ -209,7 +303,7 @@ def test_killed_and_called_again(tmp_path: Path) -> None:
     assert len(list((tmp_path / "store").glob("runs/*/model/model.safetensors"))) == 3
 
     page = (tmp_path / "page" / "results.md").read_text()
-    assert "4 of 4 trainings are scored" in page and "test not yet read" in page
+    assert "3 of 3 trainings are scored" in page and "test not yet read" in page
     assert (tmp_path / "page" / "results-tiny.svg").is_file()
 
     # Again: nothing to do, the same page. With test wanted after all: scored without training.

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.results.scores import UNIT, SplitScores
-from benchmarks.results.statistics import compare, pooled_sd, summarise
+from benchmarks.results.statistics import TrainingChance, compare, pooled_chance, summarise, with_training
 from lnln.errors import RefusedError
+from lnln.evaluate.bootstrap import interval
 
 
 def split(value: float, samples: list[float], metric: str = "mae", views: tuple[str, ...] = ("v",)) -> SplitScores:
@@ -31,8 +32,10 @@ def test_summary_by_hand() -> None:
 def test_pooled_by_hand() -> None:
     systems = [[split(1.0, [0]), split(3.0, [0])], [split(0.0, [0]), split(0.0, [0]), split(3.0, [0])], [split(9, [0])]]
     # Squares 2 with one degree of freedom, and 6 with two.
-    assert pooled_sd(systems, "mae") == pytest.approx(np.sqrt(8 / 3))
-    assert pooled_sd(systems[2:], "mae") is None
+    chance = pooled_chance(systems, "mae")
+    assert chance is not None and chance.freedom == 3
+    assert chance.sd == pytest.approx(np.sqrt(8 / 3))
+    assert pooled_chance(systems[2:], "mae") is None
 
 
 def test_equal_systems_do_not_differ() -> None:
@@ -69,16 +72,20 @@ def test_seeds_widen_the_interval_as_their_spread_says() -> None:
     reference = {seed: split(0.0, [0.0] * 1000) for seed in range(3)}
     difference = compare(system, reference, "mae")
     assert difference is not None and difference.value == pytest.approx(0.3)
-    assert difference.low == pytest.approx(0.3 - np.sqrt(3 / 2) * 0.3), "all three draws the first pair"
-    assert difference.counts_training
+    # Student's t with two degrees of freedom: 4.303; the mean's standard error: 0.3 / sqrt(3).
+    half = 4.303 * 0.3 / np.sqrt(3)
+    assert [difference.low, difference.high] == pytest.approx([0.3 - half, 0.3 + half], abs=0.03)
+    assert difference.counts_training and difference.is_better is None
 
 
 def test_one_seed_borrows_the_chance_of_training() -> None:
     system, reference = {1: split(1.0, [1.0] * 1000)}, {1: split(0.9, [0.9] * 1000)}
-    difference = compare(system, reference, "mae", training_sd=0.05)
-    assert difference is not None and difference.counts_training
-    half = 1.96 * np.sqrt(2) * 0.05
-    assert [difference.low, difference.high] == pytest.approx([0.1 - half, 0.1 + half], abs=0.004)
+    for freedom, quantile in ((8, 2.306), (200, 1.972)):
+        difference = compare(system, reference, "mae", TrainingChance(0.05, freedom))
+        assert difference is not None and difference.counts_training
+        half = quantile * np.sqrt(2) * 0.05
+        assert [difference.low, difference.high] == pytest.approx([0.1 - half, 0.1 + half], abs=0.004)
+    assert difference is not None
     assert difference.is_better is None
     alone = compare(system, reference, "mae")
     assert alone is not None and alone.is_better is False and alone.low == pytest.approx(0.1)
@@ -95,22 +102,21 @@ def test_other_views_do_not_compare() -> None:
     num=st.integers(2, 40),
     shift=st.floats(-1, 1),
     chance=st.integers(0, 2**16),
-    training_sd=st.one_of(st.none(), st.floats(0, 0.5)),
+    training=st.one_of(st.none(), st.builds(TrainingChance, st.floats(0, 0.5), st.integers(1, 20))),
 )
 def test_differences_are_antisymmetric_and_move_with_a_shift(
-    num_seeds: int, num: int, shift: float, chance: int, training_sd: float | None
+    num_seeds: int, num: int, shift: float, chance: int, training: TrainingChance | None
 ) -> None:
     random = np.random.default_rng(chance)
     drawn = random.normal(1, 0.2, (2, num_seeds, num))
     mine, theirs = (
         {seed: split(float(rows[seed].mean()), rows[seed].tolist()) for seed in range(num_seeds)} for rows in drawn
     )
-    first, mirrored = compare(mine, theirs, "mae", training_sd), compare(theirs, mine, "mae", training_sd)
+    first, mirrored = compare(mine, theirs, "mae", training), compare(theirs, mine, "mae", training)
     assert first is not None and mirrored is not None
     assert first.value == pytest.approx(-mirrored.value)
     assert first.low <= first.high
-    if num_seeds > 1:  # the noise for a single one is drawn, not mirrored
-        assert [first.low, first.high] == pytest.approx([-mirrored.high, -mirrored.low], abs=1e-9)
+    assert [first.low, first.high] == pytest.approx([-mirrored.high, -mirrored.low], abs=1e-9)
     moved = {
         seed: dataclasses.replace(
             each,
@@ -119,7 +125,7 @@ def test_differences_are_antisymmetric_and_move_with_a_shift(
         )
         for seed, each in mine.items()
     }
-    shifted = compare(moved, theirs, "mae", training_sd)
+    shifted = compare(moved, theirs, "mae", training)
     assert shifted is not None
     assert shifted.value == pytest.approx(first.value + shift)
     assert [shifted.low, shifted.high] == pytest.approx([first.low + shift, first.high + shift], abs=2e-5)
@@ -139,4 +145,27 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
         difference = compare(sides[0], sides[1], "mae")
         assert difference is not None
         held += difference.low <= 0.02 <= difference.high
-    assert 0.86 <= held / trials <= 0.99
+    assert held / trials >= 0.93
+
+
+@pytest.mark.parametrize("num_pairs", [1, 3])
+@pytest.mark.parametrize(("training", "utterances"), [(2.0, 1.0), (1.0, 1.0), (1.0, 2.0)])
+def test_few_trainings_do_not_make_intervals_too_narrow(
+    monkeypatch: pytest.MonkeyPatch, num_pairs: int, training: float, utterances: float
+) -> None:
+    """Two equal systems. training: deviation of one pair's difference; utterances: error that all pairs share."""
+    monkeypatch.setattr("benchmarks.results.statistics.NUM_TRAINING_DRAWS", 16)
+    random = np.random.default_rng(4)
+    trials, freedom, held = 800, 8, 0
+    for _ in range(trials):
+        shared = random.normal(0, utterances)
+        points = shared + random.normal(0, training, num_pairs)
+        offsets = random.normal(0, utterances, 200)
+        if num_pairs == 1:
+            pooled = training / np.sqrt(2) * np.sqrt(random.chisquare(freedom) / freedom)
+            low, high = interval(with_training(points[0] + offsets, np.sqrt(2) * pooled, freedom))
+        else:
+            error = points.std(ddof=1) / np.sqrt(num_pairs)
+            low, high = interval(with_training(points.mean() + offsets, error, num_pairs - 1))
+        held += low <= 0 <= high
+    assert held / trials >= 0.93

@@ -26,6 +26,22 @@ def test_a_finished_run_is_read(run_store: RunStore) -> None:
     assert run.view_ids.keys() == {"validation", "training"} and len(run.view_ids["validation"]) == 2
 
 
+def test_a_run_stored_before_a_switch_existed_did_as_published(run_store: RunStore) -> None:
+    store, path = run_store.store, f"runs/{run_store.better}/run.json"
+    made = store.read_json(path)
+    for switch in ("proxy_read", "position_std", "normalise_discriminated", "mask_erased"):
+        del made["config"]["model"][switch]
+    store.write_json(path, made)
+    model = load_run(store, run_store.better).config.model
+    assert model.mode == "clean" and model.detach_targets
+    assert (model.proxy_read, model.position_std) == ("own_tokens", 1.0)
+    assert not model.normalise_discriminated and not model.mask_erased
+    del made["config"]["model"]
+    store.write_json(path, made)
+    with pytest.raises(RefusedError, match=r"damaged: KeyError 'model'"):
+        load_run(store, run_store.better)
+
+
 @pytest.mark.parametrize("run_id", ["nothing", "../small", "", "a/b"])
 def test_an_unknown_run_is_refused(run_store: RunStore, run_id: str) -> None:
     with pytest.raises(RefusedError):

@@ -17,12 +17,13 @@ from lnln.config import fingerprint
 from lnln.console import Console
 from lnln.data.digest import digest_file
 from lnln.data.manifest import NO_TOKENIZER, FeatureManifest, SplitEntry, commit_features, read_features
-from lnln.data.mmsa import MmsaCorpus, TextForm, read_mmsa
+from lnln.data.mmsa import MmsaCorpus, read_mmsa
 from lnln.data.sample import make_sample
 from lnln.data.schema import MODALITIES, SPLITS, Ragged, Utterances
 from lnln.data.shards import read_split, write_shard
 from lnln.data.store import Store
 from lnln.data.verify import damaged_shards
+from lnln.data.wordpiece import CHINESE, UNCASED
 from lnln.errors import RefusedError
 from pipelines import ingest
 from pipelines.execute import StageFailedError, dask_client
@@ -135,6 +136,31 @@ def test_text_features_are_the_default_where_there_are_no_ids(store: Store, tmp_
     for corpus in ("tiny", "other"):  # already there, and not
         with pytest.raises(RefusedError, match=r"only\.pkl has neither 'text_bert' nor transcripts"):
             import_corpus(store, path, corpus, text="ids")
+
+
+def test_a_tokenizer_that_is_stated_gives_features_of_their_own(store: Store, tmp_path: Path) -> None:
+    content = mmsa_content(SIZES)
+    for split in content.values():
+        del split["raw_text"]
+    path = tmp_path / "untold.pkl"
+    path.write_bytes(pickle.dumps(content))
+    assumed = import_corpus(store, path, "tiny")
+    outcome = lnln("import", path, "--corpus", "tiny", "--tokenizer", "bert-base-chinese", store=store.url)
+    stated = read_features(store, "tiny")
+    assert outcome.code == 0 and stated.tokenizer == CHINESE and assumed.tokenizer == UNCASED
+    assert stated.feature_id != assumed.feature_id
+    assert import_corpus(store, path, "tiny", tokenizer="bert-base-chinese") == stated
+    assert import_corpus(store, path, "tiny") == assumed == read_features(store, "tiny")
+
+
+def test_damaged_features_leave_nothing(store: Store, tmp_path: Path) -> None:
+    content = mmsa_content(SIZES)
+    content["test"]["vision"][:] = np.nan
+    path = tmp_path / "damaged.pkl"
+    path.write_bytes(pickle.dumps(content))
+    outcome = lnln("import", path, "--corpus", "tiny", store=store.url)
+    assert outcome.code == 1 and len(outcome.err.splitlines()) == 1 and "damaged.pkl: split test" in outcome.err
+    assert not Path(store.url).exists() or files(store) == {}
 
 
 def test_features_that_cannot_be_used_are_made_again(store: Store, source: Path) -> None:
@@ -356,8 +382,8 @@ def test_no_pickle_and_a_folder_are_refused(store: Store, tmp_path: Path) -> Non
 def test_a_pickle_that_changes_while_it_is_read_is_refused(
     store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_late(path: Path, text: TextForm | None) -> MmsaCorpus:
-        corpus = read_mmsa(path, text)
+    def read_late(path: Path, *options: Any) -> MmsaCorpus:
+        corpus = read_mmsa(path, *options)
         return dataclasses.replace(corpus, source={**corpus.source, "sha256": "0" * 64})
 
     monkeypatch.setattr(ingest, "read_mmsa", read_late)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lnln.data.lock import local_folder, only_one
+from lnln.data.lock import local_folder, only_one, remove_held
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 
@@ -40,6 +42,36 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> 
         holder.wait()
     with only_one(store, "runs/r", "run r"):
         pass
+
+
+def test_a_holder_may_remove_what_it_holds(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write("runs/other/file", b"")
+    with only_one(store, "runs/r", "run r"):
+        store.write("runs/r/file", b"")
+        store.write("runs/r/deep/er/file", b"")
+        remove_held(store, "runs/r")
+        assert not (tmp_path / "runs/r").exists()
+        with only_one(store, "runs/r", "run r"):  # a new lock, on a folder of its own
+            pass
+    assert store.exists("runs/other/file")
+
+
+def test_a_lock_that_was_removed_before_it_was_taken_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened while the holder still had it, taken when it had removed it and let go."""
+    store = Store(tmp_path)
+    taken: list[int] = []
+
+    def flock(file: Any, operation: int) -> None:
+        if not taken:
+            remove_held(store, "runs/r")
+        taken.append(os.fstat(file.fileno()).st_ino)
+
+    monkeypatch.setattr("lnln.data.lock.fcntl.flock", flock)
+    with only_one(store, "runs/r", "run r"):
+        assert len(taken) == 2 and (tmp_path / "runs/r/lock").stat().st_ino == taken[1]
 
 
 def test_what_lies_elsewhere_is_locked_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

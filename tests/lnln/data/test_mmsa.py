@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from lnln.data import mmsa
-from lnln.data.manifest import NO_TOKENIZER
-from lnln.data.mmsa import TextForm, read_mmsa
+from lnln.data.manifest import NO_TOKENIZER, Tokenizer
+from lnln.data.mmsa import TextForm, TokenizerName, read_mmsa
 from lnln.data.schema import MODALITIES, SPLITS
 from lnln.data.wordpiece import CHINESE, UNCASED, decode, encode
 from lnln.errors import RefusedError
@@ -26,15 +26,17 @@ def make_raw() -> Raw:
     return mmsa_content((9, 4, 5))
 
 
-def read(tmp_path: Path, raw: Any, text: TextForm | None = None) -> mmsa.MmsaCorpus:
+def read(
+    tmp_path: Path, raw: Any, text: TextForm | None = None, tokenizer: TokenizerName | None = None
+) -> mmsa.MmsaCorpus:
     path = tmp_path / "corpus.pkl"
     path.write_bytes(pickle.dumps(raw))
-    return read_mmsa(path, text)
+    return read_mmsa(path, text, tokenizer)
 
 
-def refusal(tmp_path: Path, raw: Any, text: TextForm | None = None) -> str:
+def refusal(tmp_path: Path, raw: Any, text: TextForm | None = None, tokenizer: TokenizerName | None = None) -> str:
     with pytest.raises(RefusedError) as error:
-        read(tmp_path, raw, text)
+        read(tmp_path, raw, text, tokenizer)
     message = str(error.value)
     assert "\n" not in message and "corpus.pkl" in message
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.pkl"]
@@ -178,6 +180,85 @@ def test_sims(tmp_path: Path) -> None:
     assert "regression_labels_A 1.2, expected -1.0 to 1.0" in refusal(tmp_path, raw)
 
 
+def chinese(raw: Raw, scale: float = 1.0) -> Raw:
+    """Transcripts in Chinese, labels from -scale to scale, none of modalities."""
+    for split in raw.values():
+        num = len(split["id"])
+        split["raw_text"] = [f"我不喜欢 {i}" for i in range(num)]
+        split["regression_labels"] = np.linspace(-scale, scale, num)
+    return raw
+
+
+def test_the_range_of_chinese_labels_does_not_need_those_of_modalities(tmp_path: Path) -> None:
+    corpus = read(tmp_path, chinese(make_raw()))
+    assert corpus.label_range == (-1.0, 1.0) and corpus.tokenizer == CHINESE
+    assert all(utterances.modality_labels == {} for utterances in corpus.splits.values())
+    assert read(tmp_path, with_text_features(chinese(make_raw()), only=False), "features").label_range == (-1.0, 1.0)
+    assert read(tmp_path, chinese(make_raw(), 1.2)).label_range == (-3.0, 3.0)
+    english = chinese(make_raw())
+    for split in english.values():
+        split["raw_text"] = ["in English"] * len(split["id"])
+    assert read(tmp_path, english).label_range == (-3.0, 3.0)
+
+
+def untold(*ids: int) -> Raw:
+    """Labels within 1 and no transcripts; `ids` are among those of the text."""
+    raw = chinese(make_raw())
+    for split in raw.values():
+        del split["raw_text"]
+    text_bert = raw["valid"]["text_bert"]
+    for row, token in enumerate(ids):
+        text_bert[row, 0, 1] = token
+    text_bert[:, 0][text_bert[:, 1] == 0] = 784  # padding says nothing
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("ids", "tokenizer"),
+    [((784, 720), CHINESE), ((21128,), UNCASED), ((998,), CHINESE), ((25000, 30000, 500), UNCASED)],
+)
+def test_ids_without_transcripts_show_what_made_them(
+    tmp_path: Path, ids: tuple[int, ...], tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    corpus = read(tmp_path, untold(*ids))
+    assert corpus.tokenizer == tokenizer and corpus.extractors["text"]["vocabulary"] == tokenizer.name
+    assert corpus.label_range == ((-1.0, 1.0) if tokenizer == CHINESE else (-3.0, 3.0))
+    assert not caplog.records
+
+
+def test_ids_that_show_nothing_are_taken_for_english_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert read(tmp_path, untold()).tokenizer == UNCASED
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'corpus.pkl'} has no transcripts, and its ids do not show what made them: taken for "
+        "bert-base-uncased; if that is wrong, import with `--tokenizer bert-base-chinese`"
+    ]
+    caplog.clear()
+    stated = read(tmp_path, untold(), tokenizer="bert-base-chinese")
+    assert stated.tokenizer == CHINESE and stated.label_range == (-1.0, 1.0)
+    assert read(tmp_path, untold(784), tokenizer="bert-base-uncased").tokenizer == UNCASED
+    sims = untold()
+    for split in sims.values():
+        for suffix in "TAV":
+            split[f"regression_labels_{suffix}"] = split["regression_labels"]
+    assert read(tmp_path, sims).tokenizer == CHINESE
+    assert not caplog.records
+
+
+def test_a_tokenizer_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    said = "text_bert ids that are not in the vocabulary of bert-base-chinese"
+    assert said in refusal(tmp_path, untold(21128), tokenizer="bert-base-chinese")
+    features = with_text_features(make_raw())
+    assert "language features, which have no tokenizer" in refusal(tmp_path, features, tokenizer="bert-base-uncased")
+    transcripts = make_raw()
+    for split in transcripts.values():
+        del split["text_bert"]
+    assert read(tmp_path, transcripts, tokenizer="bert-base-uncased").tokenizer == UNCASED
+    said = "ids of its transcripts can be made of bert-base-uncased only"
+    assert said in refusal(tmp_path, transcripts, tokenizer="bert-base-chinese")
+
+
 def test_published_files_are_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sha256 = str(read(tmp_path, make_raw()).source["sha256"])
     monkeypatch.setitem(mmsa.PUBLISHED, sha256, "MOSI/Processed/unaligned_50.pkl")
@@ -261,14 +342,66 @@ def test_what_is_not_expected_to_be_infinite_is_named_in_one_warning(
     read(tmp_path, raw)
     assert not caplog.records
     raw["test"]["audio"][1, 0, :2] = [np.nan, -np.inf]
-    raw["valid"]["vision"][2, 0] = [-np.inf, np.inf, np.nan]
+    row = int(np.argmax(raw["valid"]["vision_lengths"]))
+    raw["valid"]["vision"][row, 0] = [-np.inf, np.inf, np.nan]
     read(tmp_path, raw)
     messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     path = tmp_path / "corpus.pkl"
     assert messages == [
         f"{path}: 1 NaN or infinite values of audio were set to 0, the first in split test, utterance video2$_$1",
-        f"{path}: 3 NaN or infinite values of vision were set to 0, the first in split valid, utterance video1$_$2",
+        f"{path}: 3 NaN or infinite values of vision were set to 0, the first in split valid, utterance video1$_${row}",
     ]
+
+
+@pytest.mark.parametrize("block", [1, 2, 1 << 16])
+def test_an_utterance_that_is_half_nan_is_damaged_and_not_dirty(
+    tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mmsa, "_CLEANING_BLOCK", block)
+    raw = make_raw()
+    train = raw["train"]
+    train["audio_lengths"][3], train["audio_lengths"][4] = 2, 7
+    train["audio"][4, :3] = np.nan
+    train["audio"][3] = [[np.nan, np.inf, np.nan, -np.inf], [-np.inf] * 4] + [[np.nan] * 4] * 5  # the rest is padding
+    train["audio"][5, 0, 1] = np.nan
+    corpus = read(tmp_path, raw)  # 3 of 8, as -inf is nothing odd; 12 of 28; 1
+    assert corpus.cleaned["audio"] == {"num_nan": 15, "num_infinite": 6}
+    assert not corpus.splits["train"].audio[3].any() and not corpus.splits["train"].audio[4][:3].any()
+    train["audio"][3, 1, 3] = np.inf  # 4 of 8
+    assert refusal(tmp_path, raw) == (
+        f"{tmp_path / 'corpus.pkl'}: split train, utterance video0$_$3 has 4 NaN or infinite values among the 8 of its "
+        "audio (-inf aside), expected less than half; repair the utterance in the pickle or drop it, and import again"
+    )
+    train["audio"][4, :4] = np.nan
+    assert "less than half; so have 1 more utterances of the split; repair" in refusal(tmp_path, raw)
+
+
+@pytest.mark.parametrize("modality", ["text", "vision"])
+def test_infinity_of_either_sign_is_damage_but_in_audio(tmp_path: Path, modality: str) -> None:
+    raw = with_text_features(make_raw())
+    raw["test"]["audio"][:] = -np.inf
+    assert not read(tmp_path, raw).splits["test"].audio.values.any()
+    row = int(np.argmax(raw["test"]["vision_lengths"]))
+    raw["test"][modality][row] = -np.inf
+    assert f"split test, utterance video2$_${row} has " in refusal(tmp_path, raw)
+
+
+def test_a_dimension_that_is_half_nan_is_damaged(tmp_path: Path) -> None:
+    raw = make_raw()
+    valid = raw["valid"]
+    frames = [(row, step) for row, length in enumerate(valid["audio_lengths"]) for step in range(length)]
+    half = (len(frames) + 1) // 2
+    for row, step in frames[1:half]:
+        valid["audio"][row, step, 2] = np.nan
+    assert read(tmp_path, raw).cleaned["audio"]["num_nan"] == half - 1
+    valid["audio"][(*frames[0], 2)] = np.nan
+    assert refusal(tmp_path, raw) == (
+        f"{tmp_path / 'corpus.pkl'}: split valid: dimension 2 of audio is NaN or infinite (-inf aside) in {half} of "
+        f"{len(frames)} frames, expected less than half; repair the dimension in the pickle or drop it from every "
+        "split, and import again"
+    )
+    valid["audio"][:, :, 2] = -np.inf
+    assert read(tmp_path, raw).cleaned["audio"]["num_infinite"] == len(frames)
 
 
 @pytest.mark.parametrize("dim", [1, 6, 300])
@@ -317,7 +450,7 @@ def test_lengths_of_text_features(tmp_path: Path) -> None:
     raw = with_text_features(make_raw())
     raw["train"]["text"][0, 1] = 0
     raw["train"]["text"][1] = 0
-    raw["train"]["text"][2] = np.nan
+    raw["train"]["text"][2, -1, 0] = np.nan  # counts as a value
     expected[1:3] = [0, 10]
     assert read(tmp_path, raw).splits["train"].text.lengths.tolist() == expected
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lnln.data.wordpiece import UNCASED, decode, encode, tokenizer_bytes, tokenizer_path
+from lnln.data.wordpiece import CHINESE, UNCASED, decode, encode, recognise, tokenizer_bytes, tokenizer_path
 from lnln.errors import RefusedError
 
 
@@ -15,6 +15,18 @@ def test_known_ids() -> None:
     ids = encode(["kids are gonna love the film", "Unbelievably GREAT!"])
     assert ids[0].tolist() == [101, 4268, 2024, 6069, 2293, 1996, 2143, 102]
     assert ids[0].dtype == np.int32 and decode(ids[1]) == "unbelievably great!"
+
+
+def test_english_is_recognised_by_rare_words_and_chinese_by_places_without_a_word() -> None:
+    words = tokenizer_path().with_name("vocab.txt").read_text(encoding="utf-8").split("\n")
+    unused = [place for place, word in enumerate(words) if word.startswith("[unused")]
+    assert unused == [*range(1, 100), *range(104, 999)]
+    english = np.concatenate(encode(["the acting is unbelievably wooden", "a delightful, quirky soundtrack"]))
+    chinese = np.array([101, 2769, 6230, 2533, 784, 720, 6963, 679, 1962, 102])
+    assert recognise(english) == UNCASED and recognise(chinese) == CHINESE
+    assert recognise(np.array([101, 1996, 2143, 102])) is None and recognise(np.array([])) is None
+    # One id that is damaged changes nothing.
+    assert recognise(np.append(chinese, 30000)) == CHINESE and recognise(np.append(english, 300)) == UNCASED
 
 
 def test_no_text_no_ids() -> None:

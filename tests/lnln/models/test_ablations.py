@@ -166,7 +166,7 @@ def test_features_are_rebuilt_where_they_are_erased(mode: str, spec: Any) -> Non
             mask = getattr(corrupted, f"{modality}_mask")
             x, whole = getattr(corrupted, modality), getattr(complete, modality)
             if modality == "text":
-                features, target = model.read_text(x, mask), model.read_text(whole, mask)
+                features, target = model.read_text(x, model.attended(x, mask)), model.read_text(whole, mask)
             else:
                 features, target = model.standardize(x, modality), model.standardize(whole, modality)
             projected = model.embeddings[modality].get_submodule("project")(features)

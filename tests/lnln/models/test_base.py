@@ -133,15 +133,19 @@ def test_text_features_are_standardised_where_there_are_statistics_of_them() -> 
     small_model().set_statistics({"text": {"mean": [1.0], "std": [4.0]}})
 
 
-def test_a_config_saved_before_the_proxy_could_be_read_elsewhere_means_what_it_meant(tmp_path: Path) -> None:
-    model = small_model(proxy_read="own_tokens").eval()
+def test_a_config_saved_before_a_switch_existed_means_what_it_meant(tmp_path: Path) -> None:
+    model = small_model(proxy_read="own_tokens", normalise_discriminated=False, mask_erased=False).eval()
     model.save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
-    del values["model"]["proxy_read"], values["model"]["position_std"]
+    for switch in ("proxy_read", "position_std", "normalise_discriminated", "mask_erased"):
+        del values["model"][switch]
     (tmp_path / "config.json").write_text(json.dumps(values))
     inputs = random_inputs(LENGTHS)
     loaded = load_model(tmp_path)
     assert loaded.config.mode == "clean" and loaded.config.proxy_read == "own_tokens"
+    assert loaded.config.position_std == 1.0
+    assert not loaded.config.normalise_discriminated and not loaded.config.mask_erased
+    assert loaded.config.detach_targets, "what the config states holds"
     assert torch.equal(loaded(inputs).sentiment, model(inputs).sentiment)
 
 

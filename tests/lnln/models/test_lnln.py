@@ -169,6 +169,59 @@ def test_the_adversarial_loss_is_reversed_exactly_once(before_mixing: bool, disc
     assert reversed_once.norm() > 0
 
 
+def test_reversed_at_the_discriminator_a_mixture_teaches_the_proxy_generator_alone() -> None:  # D15
+    """Else completeness head and language would be told the opposite of what the published code tells them."""
+    one = gradients(small_model(mode="reference", reverse_before_mixing=False), only("adversarial"))
+    for name in ("embeddings.text.project.weight", "completeness_head.0.weight"):
+        gradient = one[name]
+        assert gradient is not None
+        # What is left of text's gradient comes by the complete language, which the reference does not detach.
+        assert (gradient.norm() == 0) == (name == "completeness_head.0.weight")
+    both = gradients(
+        small_model(mode="reference", reverse_before_mixing=False, detach_targets=True), only("adversarial")
+    )
+    text = both["embeddings.text.project.weight"]
+    assert text is not None and text.norm() == 0
+    proxy = both["proxy_encoder.positions"]
+    assert proxy is not None and proxy.norm() > 0
+
+
+def test_a_discriminator_that_sees_normalised_tokens_cannot_be_beaten_by_size() -> None:
+    batch = random_batch(LENGTHS)
+    for normalised in (True, False):
+        model = small_model(normalise_discriminated=normalised)
+        before = model(batch.corrupted, batch.complete).discriminator_logits
+        last = model.proxy_encoder.layers[-1]
+        last.register_forward_hook(lambda _, __, out: 1000 * out)
+        after = model(batch.corrupted, batch.complete).discriminator_logits
+        assert before is not None and after is not None
+        assert torch.allclose(before, after, atol=1e-2) == normalised
+
+
+def rename(model: LNLN, token: int) -> None:
+    """Give a token another meaning."""
+    embedding = model.get_submodule("text_encoder.model.embeddings.word_embeddings").get_parameter("weight")
+    with torch.no_grad():
+        embedding[token] = torch.linspace(-3, 3, embedding.shape[1])
+
+
+@pytest.mark.parametrize("mask_padding", [True, False])
+def test_erased_steps_are_not_seen_where_they_are_masked(mask_padding: bool) -> None:  # D12
+    """[UNK] is the same as no word at all to whoever does not attend to it; its place in the sentence stays empty."""
+    batch = random_batch(LENGTHS)
+    inputs = batch.corrupted
+    unknown = SPEC.unknown_id
+    assert (inputs.text == unknown).any()
+    model = small_model(mask_erased=True, mask_padding=mask_padding).eval()
+    plain = model(inputs).sentiment
+    rename(model, unknown)
+    torch.testing.assert_close(model(inputs).sentiment, plain)
+    seen = small_model(mask_erased=False, mask_padding=mask_padding).eval()
+    before = seen(inputs).sentiment
+    rename(seen, unknown)
+    assert not torch.allclose(seen(inputs).sentiment, before, atol=1e-4)
+
+
 @pytest.mark.parametrize("before_mixing", [False, True])
 def test_clean_discriminator_leaves_language_and_completeness_alone(before_mixing: bool) -> None:
     clean = gradients(small_model(reverse_before_mixing=before_mixing), only("adversarial"))

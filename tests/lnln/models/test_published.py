@@ -51,6 +51,18 @@ def test_a_published_file_loads_and_is_saved_as_ours(tmp_path: Path) -> None:
     assert torch.equal(loaded(inputs).sentiment, model(inputs).sentiment)
 
 
+def test_names_of_a_model_that_was_trained_on_several_gpus(tmp_path: Path) -> None:
+    weights = make_weights(Shape())
+    wrapped = {f"module.{name}": tensor for name, tensor in weights.items()}
+    model, expected = from_published(wrapped, make_args(Shape())), from_published(weights, make_args(Shape()))
+    assert (
+        model.sizes == expected.sizes and published_state_dict(wrapped).keys() == published_state_dict(weights).keys()
+    )
+    assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in model.state_dict().items())
+    with pytest.raises(RefusedError, match=r"'conv1\.weight' is no weight"):
+        from_published(wrapped | {"module.conv1.weight": torch.zeros(1)}, make_args(Shape()))
+
+
 def test_weights_that_are_no_lnln_are_refused() -> None:
     weights = make_weights(Shape())
     with pytest.raises(RefusedError, match=r"'conv1\.weight' is no weight"):

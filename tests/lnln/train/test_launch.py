@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from lnln.checkpoint import describe_file
 from lnln.config import Config
-from lnln.data.manifest import FeatureManifest, SplitEntry, commit_features
+from lnln.data.manifest import FeatureManifest, SplitEntry, commit_features, read_features
 from lnln.data.schema import Ragged, Split
 from lnln.data.shards import read_split, write_shard
 from lnln.data.store import Store
@@ -140,6 +140,76 @@ def test_labels_out_of_range_are_refused_before_anything_starts(
     assert "\n" not in str(refused.value) and runs_of(store) == []
 
 
+def with_infinite_audio(store: Store, manifest: FeatureManifest, split: Split) -> None:
+    """The corpus `broken`, with a value in `split` that no import leaves there."""
+    utterances = read_split(store, manifest, split)
+    values = utterances.audio.values.copy()
+    values[3, 1] = np.inf
+    replaced(store, manifest, split, audio=Ragged(values, utterances.audio.offsets))
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_features_that_are_not_finite_are_refused_before_anything_starts(
+    store: Store, manifest: FeatureManifest, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_infinite_audio(store, manifest, split)
+    monkeypatch.setattr("lnln.train.launch.ray_session", lambda *_: pytest.fail("Ray was started"))
+    lines: list[str] = []
+    with pytest.raises(RefusedError, match=r"audio has values that are NaN or infinite, .* `lnln import ") as refused:
+        train(store, "broken", make_config(), progress=lines.append)
+    assert "\n" not in str(refused.value) and runs_of(store) == lines == []
+
+
+def test_of_large_splits_only_labels_are_read_before_the_start(
+    store: Store, manifest: FeatureManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_infinite_audio(store, manifest, "valid")
+    broken = read_features(store, "broken")
+    num_bytes = sum(shard.num_bytes for split in ("train", "valid") for shard in broken.splits[split].shards)
+    monkeypatch.setattr("lnln.train.launch.CHECKED_BYTES", num_bytes - 1)
+    check(store, broken, make_config(), 1, None)
+    monkeypatch.setattr("lnln.train.launch.CHECKED_BYTES", num_bytes)
+    with pytest.raises(RefusedError, match="NaN or infinite"):
+        check(store, broken, make_config(), 1, None)
+
+
+def test_an_encoder_that_is_none_is_refused_before_anything_starts(
+    store: Store, manifest: FeatureManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lnln.train.launch.ray_session", lambda *_: pytest.fail("Ray was started"))
+    (tmp_path / "encoder").mkdir()
+    for model_type, said in (("gpt2", "got 'gpt2'"), ("bert", r"model\.safetensors")):
+        (tmp_path / "encoder/config.json").write_text(f'{{"model_type": "{model_type}", "vocab_size": 30522}}')
+        values = make_config().to_dict()
+        values["model"]["text_encoder"] = str(tmp_path / "encoder")
+        with pytest.raises(RefusedError, match=said):
+            train(store, "small", Config.from_dict(values), progress=None)
+        assert runs_of(store) == []
+
+
+@pytest.mark.parametrize("trained", ["nothing", "history", "checkpoint"])
+def test_a_run_that_is_refused_later_stays_only_where_something_was_trained(
+    store: Store, manifest: FeatureManifest, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = f"runs/{run_id_for(make_config(), 'small', manifest)}"
+
+    def refuse(*_: object) -> None:
+        assert store.exists(f"{folder}/run.json")
+        store.write(f"{folder}/ray/some/file", b"")
+        if trained == "history":
+            store.write_json(f"{folder}/history.json", [{"epoch": 1}])
+        elif trained == "checkpoint":
+            results = [{"checkpoint_dir_name": "epoch-0001"}]
+            store.write_json(f"{folder}/ray/checkpoint_manager_snapshot.json", {"checkpoint_results": results})
+        raise RefusedError("a worker says no")
+
+    monkeypatch.setattr("lnln.train.launch.ray_session", refuse)
+    with pytest.raises(RefusedError, match="a worker says no"):
+        train(store, "small", make_config(), progress=None)
+    assert len(runs_of(store)) == (0 if trained == "nothing" else 1)
+    assert store.exists(f"{folder}/run.json") == (trained != "nothing")
+
+
 @pytest.mark.parametrize(
     ("value", "threads"), [(None, None), ("1", 1), ("3,2", 3), (" 2 ", 2), ("", None), ("many", None), ("0", None)]
 )
@@ -256,22 +326,19 @@ def test_what_a_worker_refuses_reaches_the_caller(store: Store, manifest: Featur
         train(store, "small", config, progress=None)
     assert "\n" not in str(refused.value) and refused.value.__cause__ is None
     assert signal.getsignal(signal.SIGINT) is before
-    with pytest.raises(RefusedError, match="is not finished"):
-        load_run(store, run_id_for(config, "small", manifest))
+    assert runs_of(store) == [], "its first epoch did not end"
 
 
 @SLOW
-def test_features_that_are_not_finite_are_refused_in_one_line(
-    store: Store, manifest: FeatureManifest, running_ray: None
+def test_features_that_workers_find_not_finite_are_refused_in_one_line_and_leave_nothing(
+    store: Store, manifest: FeatureManifest, running_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    utterances = read_split(store, manifest, "train")
-    values = utterances.audio.values.copy()
-    values[3, 1] = np.inf
-    replaced(store, manifest, "train", audio=Ragged(values, utterances.audio.offsets))
+    monkeypatch.setattr("lnln.train.launch.CHECKED_BYTES", 0)
+    with_infinite_audio(store, manifest, "train")
     with pytest.raises(RefusedError, match=r"audio .*finite|finite.* audio") as refused:
         train(store, "broken", make_config(), progress=None)
     assert "\n" not in str(refused.value) and "Traceback" not in str(refused.value)
-    assert refused.value.__cause__ is None
+    assert refused.value.__cause__ is None and runs_of(store) == []
 
 
 @SLOW
