@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.results.__main__ import PLAN as COMMITTED
 from benchmarks.results.plan import read_plan, trained_values
+from lnln.config import SWITCHES
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.runs import run_identity
@@ -36,17 +37,17 @@ def test_the_committed_plan_holds_what_the_page_is_about() -> None:
             for change in group.others():
                 assert change.overrides == (*base.overrides, *change.own) or not group.overrides
                 assert set(base.overrides) <= set(change.overrides) and change.own, "one thing at a time"
-    for name, base_name in (("switches", "reference"), ("recipe", "published")):
-        group = next(each for each in plan.groups if each.name == name)
-        own = plan.experiment(group.against)
-        assert own in group.experiments and own.seeds == (1111,) and own.config(1111).train.epochs == 8
-        assert {each.config(1111).train.epochs for each in group.experiments} == {8}
-        assert own.config_name == plan.experiment(base_name).config_name
-    assert plan.experiment("published_8").config(1111).train.selection == "validation"
-    assert plan.experiment("reconstruct_features").config(1).model.reconstruct == "features"
-    assert plan.experiment("weight_decay").config(1).train.weight_decay == 0.01
+    switches = next(each for each in plan.groups if each.name == "switches")
+    own = plan.experiment(switches.against)
+    assert own in switches.experiments and own.seeds == (1111,)
+    assert {each.config(1111).train.epochs for each in switches.experiments} == {8}
+    turned = {each.own[0].removeprefix("model.").partition("=")[0] for each in switches.others()}
+    assert turned == {*SWITCHES, "reconstruct"}, "each correction of the network has its row"
+    for change in switches.others():
+        key = change.own[0].removeprefix("model.").partition("=")[0]
+        if key in SWITCHES:
+            assert getattr(change.config(1).model, key) == SWITCHES[key][1] != getattr(own.config(1).model, key)
     assert plan.experiment("completeness_realised").config(1).loss.completeness_target == "realised"
-    assert plan.experiment("normalise_discriminated").config(1).model.normalise_discriminated
     assert "own_masks" not in {each.name for each in plan.experiments()}
     assert "number of epochs and bfloat16 arithmetic" in main.note
     assert published.config(1).train.precision == "bfloat16"
