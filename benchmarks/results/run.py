@@ -38,8 +38,9 @@ from lnln.errors import RefusedError
 from lnln.progress import line
 from lnln.runs import Run, run_folder, run_id_for
 
-# How long a training may take to put down its work when it is told to stop.
-STOP_SECONDS = 20
+# How long a training may take to put down its work when it is told to stop: Ray's processes each take a while on a
+# machine that is busy.
+STOP_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,8 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         try:
             process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            process.kill()
+            # Its session, so that what Ray started in it does not live on and hold our output open.
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
