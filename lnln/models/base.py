@@ -16,11 +16,9 @@ from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lnln.batches import Inputs
 from lnln.config import ModelConfig, TrainConfig, from_dict, stored_model
 from lnln.data.schema import FeatureSpec, Modality
 from lnln.errors import RefusedError
-from lnln.models.output import Output
 from lnln.models.text_encoder import TextEncoder, check_size
 
 
@@ -30,6 +28,9 @@ class SentimentModel(nn.Module, PyTorchModelHubMixin, library_name="lnln", tags=
     model: a ModelConfig as a dict. spec: a FeatureSpec as a dict. encoder: `TextEncoder.config_dict()`; None, and not
     looked at, where the corpus has ready-made language features (`spec.text_dim`) instead of token ids.
     Weights are random, the text encoder's too; `lnln.models.build_model` brings the trained ones of that.
+
+    A subclass has `forward(corrupted: Inputs, complete: Inputs | None = None) -> Output`: predictions for `corrupted`,
+    and with `complete`, the same utterances before corruption, what losses need.
     """
 
     def __init__(self, model: dict[str, Any], spec: dict[str, Any], encoder: dict[str, Any] | None) -> None:
@@ -45,10 +46,6 @@ class SentimentModel(nn.Module, PyTorchModelHubMixin, library_name="lnln", tags=
             check_size(self.config.text_encoder, known, self.spec.tokenizer, self.spec.vocabulary_size)
         if self.spec.text_dim:
             self._add_statistics("text", self.spec.text_dim)
-
-    def forward(self, corrupted: Inputs, complete: Inputs | None = None) -> Output:
-        """Predictions for `corrupted`; with `complete`, the same utterances before corruption, what losses need."""
-        raise NotImplementedError
 
     @property
     def text_dim(self) -> int:
