@@ -178,6 +178,7 @@ class TrainBatches:
         assert len(utterances) and 0 <= rank < world
         self._utterances, self._views, self._config = utterances, views, config
         self._unknown_id, self._rank, self._world, self._device = unknown_id, rank, world, device
+        self._steps = _num_steps(utterances)
 
     def __len__(self) -> int:
         """Steps of one epoch."""
@@ -192,11 +193,30 @@ class TrainBatches:
         """The batches of epoch `number` (from 0) on this worker's device, one for each step."""
         train = self._config.train
         spec = training_view(self._config.corruption, train.seed, number)
-        order = np.random.default_rng([train.seed, number]).permutation(len(self._utterances))
-        for step in range(len(self)):
-            rows = order[step * train.batch_size :][: train.batch_size]
+        for rows in self._order(number):
             own = rows[self._rank :: self._world]
             yield self._batch(own, spec, 1.0) if len(own) else self._batch(rows[:1], spec, 0.0)
+
+    def _order(self, number: int) -> list[Rows]:
+        """The rows of every batch of epoch `number`, over all workers: shuffled, sorted by length within a window of
+        `train.length_window` batches, and the batches that are whole shuffled among each other."""
+        train = self._config.train
+        random = np.random.default_rng([train.seed, number])
+        order = random.permutation(len(self._utterances))
+        if train.length_window == 1:
+            return np.split(order, range(train.batch_size, len(order), train.batch_size))
+        window = train.length_window * train.batch_size
+        by_length = [
+            rows[np.argsort(self._steps[rows], kind="stable")]
+            for rows in np.split(order, range(window, len(order), window))
+        ]
+        batches = [
+            batch
+            for rows in by_length
+            for batch in np.split(rows, range(train.batch_size, len(rows), train.batch_size))
+        ]
+        whole = random.permutation(len(order) // train.batch_size)
+        return [batches[index] for index in whole] + batches[len(whole) :]
 
     def _batch(self, rows: Rows, spec: ViewSpec, weight: float) -> Batch:
         chosen = self._utterances.take(rows)
@@ -237,8 +257,7 @@ class EvaluationBatches:
         self._utterances, self._unknown_id, self._device = utterances, unknown_id, device
         self.specs = list(specs)
         self._masks = [views.masks(spec) for spec in specs]
-        steps = np.stack([utterances.lengths()[modality] for modality in MODALITIES]).sum(axis=0)
-        by_length = np.argsort(steps, kind="stable")
+        by_length = np.argsort(_num_steps(utterances), kind="stable")
         # The views of one utterance lie side by side: they are equally long.
         utterance = np.repeat(by_length, len(specs))
         view = np.tile(np.arange(len(specs)), len(utterances))
@@ -263,6 +282,12 @@ class EvaluationBatches:
                 kept[modality] = Ragged.from_lengths(np.concatenate(rows), [len(row) for row in rows])
             inputs = corrupt_inputs(complete, _padded(kept, self._device), self._unknown_id)
             yield EvaluationBatch(inputs, view, utterance)
+
+
+def _num_steps(utterances: Utterances) -> NDArray[np.int64]:
+    """(N,) steps of each utterance, over all modalities."""
+    steps: NDArray[np.int64] = np.stack([utterances.lengths()[modality] for modality in MODALITIES]).sum(axis=0)
+    return steps
 
 
 def _read_view(

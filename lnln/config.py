@@ -196,6 +196,9 @@ class TrainConfig:
     epochs: int = 20
     # Utterances in one step over all workers together, so the number of workers does not change the result.
     batch_size: int = 64
+    # Batches whose utterances are sorted by length together, so that little is padded; 1: none are. The epoch's
+    # shuffling decides which utterances share a window, and the batches of all windows are shuffled.
+    length_window: int = 1
     learning_rate: float = 5e-4
     # The text encoder's own, since it is pre-trained and the rest is not.
     encoder_learning_rate: float = 5e-5
@@ -223,7 +226,7 @@ class TrainConfig:
     num_checkpoints: int = 2
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "num_checkpoints"):
+        for key in ("epochs", "batch_size", "length_window", "num_checkpoints"):
             _require(getattr(self, key) >= 1, f"train.{key}", "1 or more", getattr(self, key))
         for key in ("seed", "weight_decay", "clip_norm", "patience"):
             _require(getattr(self, key) >= 0, f"train.{key}", "0 or more", getattr(self, key))
