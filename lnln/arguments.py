@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import typer
 
+from lnln.config import Rate
+
 Number = TypeVar("Number", int, float)
 
 
@@ -38,6 +40,26 @@ def read_numbers(option: str, text: str | None, kind: type[Number]) -> list[Numb
         raise typer.BadParameter(
             f"expected numbers with commas between them, got {text!r}", param_hint=option
         ) from None
+
+
+def read_rates(option: str, text: str | None) -> list[Rate] | None:
+    """The missing rates of `0,0.5,1/0/0`; wrong usage where one is neither a number nor three."""
+    if text is None:
+        return None
+    rates: list[Rate] = []
+    for part in text.split(","):
+        try:
+            values = tuple(float(value) for value in part.split("/"))
+        except ValueError:
+            values = ()
+        if len(values) not in (1, 3):
+            raise typer.BadParameter(
+                f"expected missing rates with commas between them, each a number or three such as 1/0/0 (text, audio, "
+                f"vision), got {text!r}",
+                param_hint=option,
+            )
+        rates.append(values[0] if len(set(values)) == 1 else (values[0], values[1], values[2]))
+    return rates
 
 
 def is_file(text: str) -> bool:

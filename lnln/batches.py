@@ -21,14 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lnln.config import Config
-from lnln.corruption import Masks, ViewSpec, make_masks, training_view
-from lnln.data.manifest import FeatureManifest, read_view
-from lnln.data.schema import MODALITIES, Modality, Ragged, Split, Utterances
-from lnln.data.store import Store
-from lnln.data.view_shards import read_view_shard
-from lnln.errors import RefusedError
-
-Rows = NDArray[np.int64]
+from lnln.corruption import ViewSpec, training_view
+from lnln.corruption.noise import Noise
+from lnln.data.schema import MODALITIES, Modality, Ragged, Utterances
+from lnln.views import Rows, Views
 
 
 @dataclass(frozen=True)
@@ -115,46 +111,17 @@ def corrupt_inputs(inputs: Inputs, kept: Mapping[Modality, Bool[Tensor, "B T"]],
     )
 
 
-class Views:
-    """The masks of one split's utterances: read from the store where a view is stored, else computed, to equal effect.
-
-    Without a store all are computed. One stored training draw is kept in memory, and every stored evaluation view.
-    """
-
-    def __init__(
-        self,
-        utterances: Utterances,
-        split: Split,
-        store: Store | None = None,
-        manifest: FeatureManifest | None = None,
-    ) -> None:
-        assert (store is None) == (manifest is None), "a stored view belongs to a manifest"
-        self._ids = utterances.utterance_id
-        self._lengths = utterances.lengths()
-        self._keep_ends = not utterances.text_dim
-        self._split = split
-        self._source = None if store is None or manifest is None else (store, manifest)
-        self._stored: dict[ViewSpec, Masks | None] = {}
-
-    def masks(self, spec: ViewSpec, rows: Rows | None = None) -> Masks:
-        """The masks of the utterances `rows` (default: all), in that order. RefusedError where a shard is damaged."""
-        stored = self._read(spec)
-        if stored is not None:
-            return stored if rows is None else stored.take(rows)
-        if rows is None:
-            return make_masks(spec, self._ids, self._lengths, keep_ends=self._keep_ends)
-        ids, lengths = [self._ids[row] for row in rows], {m: self._lengths[m][rows] for m in MODALITIES}
-        return make_masks(spec, ids, lengths, keep_ends=self._keep_ends)
-
-    def _read(self, spec: ViewSpec) -> Masks | None:
-        if self._source is None:
-            return None
-        if spec not in self._stored:
-            # The draw of an earlier epoch is not wanted again.
-            self._stored = {kept: masks for kept, masks in self._stored.items() if not kept.is_training}
-            masks = _read_view(*self._source, spec, self._split, self._ids, self._lengths)
-            self._stored[spec] = masks if masks is None else replace(masks, keep_ends=self._keep_ends)
-        return self._stored[spec]
+def put_noise(inputs: Inputs, noise: Mapping[Modality, Noise], rows: Rows) -> Inputs:
+    """`inputs` with the steps of `noise` replaced. rows: which of `inputs` the rows of `noise` are."""
+    changed: dict[str, Tensor] = {}
+    for modality, each in noise.items():
+        values = getattr(inputs, modality).clone()
+        row, step, value = (
+            torch.from_numpy(array).to(values.device) for array in (rows[each.row], each.step, each.value)
+        )
+        values[row, step] = value
+        changed[modality] = values
+    return replace(inputs, **changed)
 
 
 class TrainBatches:
@@ -228,7 +195,9 @@ class TrainBatches:
         return Batch(
             utterance_ids=chosen.utterance_id,
             complete=complete,
-            corrupted=corrupt_inputs(complete, _padded(masks.kept, self._device), self._unknown_id),
+            corrupted=_under_views(
+                complete, self._views, [spec], np.zeros_like(rows), rows, masks.kept, self._unknown_id
+            ),
             label=torch.from_numpy(chosen.label).to(self._device),
             missing_rates=torch.from_numpy(missing_rates).to(self._device),
             weight=torch.full((len(rows),), weight, device=self._device),
@@ -254,9 +223,11 @@ class EvaluationBatches:
         device: torch.device | str = "cpu",
     ) -> None:
         assert 0 <= rank < world and batch_size >= 1
-        self._utterances, self._unknown_id, self._device = utterances, unknown_id, device
+        self._utterances, self._views, self._unknown_id, self._device = utterances, views, unknown_id, device
         self.specs = list(specs)
-        self._masks = [views.masks(spec) for spec in specs]
+        masks = [views.masks(spec) for spec in specs]
+        # By modality the sequences of all views, one view after the other.
+        self._kept = {m: Ragged.concatenate([each.kept[m] for each in masks]) for m in MODALITIES if masks}
         by_length = np.argsort(_num_steps(utterances), kind="stable")
         # The views of one utterance lie side by side: they are equally long.
         utterance = np.repeat(by_length, len(specs))
@@ -276,11 +247,8 @@ class EvaluationBatches:
     def __iter__(self) -> Iterator[EvaluationBatch]:
         for view, utterance in self._pairs:
             complete = _to_device(to_inputs(self._utterances.take(utterance)), self._device)
-            kept: dict[Modality, Ragged] = {}
-            for modality in MODALITIES:
-                rows = [self._masks[v].kept[modality][u] for v, u in zip(view, utterance, strict=True)]
-                kept[modality] = Ragged.from_lengths(np.concatenate(rows), [len(row) for row in rows])
-            inputs = corrupt_inputs(complete, _padded(kept, self._device), self._unknown_id)
+            kept = {m: masks.take(view * len(self._utterances) + utterance) for m, masks in self._kept.items()}
+            inputs = _under_views(complete, self._views, self.specs, view, utterance, kept, self._unknown_id)
             yield EvaluationBatch(inputs, view, utterance)
 
 
@@ -290,36 +258,25 @@ def _num_steps(utterances: Utterances) -> NDArray[np.int64]:
     return steps
 
 
-def _read_view(
-    store: Store,
-    manifest: FeatureManifest,
-    spec: ViewSpec,
-    split: Split,
-    utterance_ids: list[str],
-    lengths: Mapping[Modality, NDArray[np.int64]],
-) -> Masks | None:
-    """The stored masks of a split, or None where the view, or this split of it, was not made."""
-    view = read_view(store, manifest.corpus, manifest.feature_id, spec.view_id)
-    if view is None or split not in view.splits:
-        return None
-    shards = [read_view_shard(store, entry) for entry in view.splits[split].shards]
-    masks = Masks(
-        missing_rates=np.concatenate([shard.missing_rates for shard in shards]),
-        kept={m: Ragged.concatenate([shard.kept[m] for shard in shards]) for m in MODALITIES},
-    )
-    fits = [name for shard in shards for name in shard.utterance_id] == utterance_ids and all(
-        np.array_equal(masks.kept[m].lengths, lengths[m]) for m in MODALITIES
-    )
-    if not fits:
-        raise RefusedError(
-            f"{store.url}/{view.folder} does not fit split {split} of its features; "
-            f"run `lnln corrupt {manifest.corpus}` again"
-        )
-    return masks
-
-
-def _padded(kept: Mapping[Modality, Ragged], device: torch.device | str) -> dict[Modality, Tensor]:
-    return {m: torch.from_numpy(masks.padded()).to(device) for m, masks in kept.items()}
+def _under_views(
+    complete: Inputs,
+    views: Views,
+    specs: Sequence[ViewSpec],
+    view: Rows,
+    utterance: Rows,
+    kept: Mapping[Modality, Ragged],
+    unknown_id: int,
+) -> Inputs:
+    """`complete`, the utterances `utterance` (B,), each under its view: `view` (B,) are places in `specs`."""
+    padded = {modality: masks.padded() for modality, masks in kept.items()}
+    for number, spec in enumerate(specs):
+        if spec.protocol == "noise" and len(rows := np.flatnonzero(view == number)):
+            own = {modality: masks.take(rows) for modality, masks in kept.items()}
+            complete = put_noise(complete, views.noise(spec, utterance[rows], own), rows)
+            for masks in padded.values():
+                masks[rows] = True
+    device = complete.text.device
+    return corrupt_inputs(complete, {m: torch.from_numpy(masks).to(device) for m, masks in padded.items()}, unknown_id)
 
 
 def _to_device(inputs: Inputs, device: torch.device | str) -> Inputs:

@@ -24,6 +24,11 @@ from lnln.errors import RefusedError
 
 T = TypeVar("T")
 
+# How views are made (see `lnln.corruption`).
+Protocol = Literal["frame", "block", "modality", "noise"]
+# A missing rate: one for all modalities, or those of text, audio, vision.
+Rate = float | tuple[float, float, float]
+
 
 def _require(holds: bool, key: str, expected: str, value: object) -> None:
     if not holds:
@@ -34,12 +39,15 @@ def _require(holds: bool, key: str, expected: str, value: object) -> None:
 class CorruptionConfig:
     """What is erased, and how often (paper, section 4.1)."""
 
-    # Which positions fall out; `frame` is the paper's: each position by itself.
-    protocol: Literal["frame"] = "frame"
-    # Evaluation views: one per missing rate, the same rate for all modalities.
-    rates: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    # Rates whose mean validation MAE selects the checkpoint.
-    validation_rates: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
+    # Which positions fall out. `frame`, the paper's: each by itself; `block`: one stretch; `modality`: all or none, the
+    # rate being the chance of all (so in training a drawn rate says little of what is there: to be used with
+    # `loss.completeness_target: realised`); `noise`: those of `frame`, disturbed instead of erased.
+    protocol: Protocol = "frame"
+    # Evaluation views, one for each missing rate: a number for all modalities, or three for text, audio, vision. So
+    # `modality` with [1, 0, 0] is "audio and vision only".
+    rates: tuple[Rate, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    # Rates whose mean validation MAE selects the checkpoint, like `rates`.
+    validation_rates: tuple[Rate, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
     # Seed of the evaluation masks; the training draws use `train.seed`.
     mask_seed: int = 0
     # Training: the chance that a modality of an utterance is left whole; otherwise its rate is uniform in (0, 1).
@@ -51,18 +59,29 @@ class CorruptionConfig:
     # One stream of random numbers for audio and vision, so that frame t falls out of both together, as in the published
     # MOSEI (D5).
     shared_uniforms: bool = False
+    # Protocol `noise`: deviation of what is added to a frame, in deviations of each dimension over the training split.
+    noise_scale: float = 1.0
     # Training draws that `lnln corrupt` stores; later epochs compute theirs, with the same result.
     num_stored_draws: int = 20
 
     def __post_init__(self) -> None:
         for key in ("rates", "validation_rates"):
-            rates = getattr(self, key)
+            rates = tuple(_one_rate(rate, f"corruption.{key}") for rate in getattr(self, key))
             _require(len(rates) > 0, f"corruption.{key}", "a non-empty list", rates)
             _require(len(set(rates)) == len(rates), f"corruption.{key}", "without repetition", rates)
-            _require(all(0 <= rate <= 1 for rate in rates), f"corruption.{key}", "within [0, 1]", rates)
+            object.__setattr__(self, key, rates)
         _require(0 <= self.complete_share <= 1, "corruption.complete_share", "within [0, 1]", self.complete_share)
+        _require(self.noise_scale >= 0, "corruption.noise_scale", "0 or more", self.noise_scale)
         _require(self.num_stored_draws >= 0, "corruption.num_stored_draws", "0 or more", self.num_stored_draws)
         _require(self.mask_seed >= 0, "corruption.mask_seed", "0 or more", self.mask_seed)
+
+
+def _one_rate(rate: Rate, key: str) -> Rate:
+    """`rate`, as one number where it is the same for all modalities."""
+    values = rate if isinstance(rate, tuple) else (rate,) * 3
+    _require(len(values) == 3, key, "numbers, or lists of three (text, audio, vision)", rate)
+    _require(all(0 <= value <= 1 for value in values), key, "within [0, 1]", rate)
+    return values[0] if len(set(values)) == 1 else rate
 
 
 # The corrections of `clean` mode, each a switch of its own: (value in reference mode, value in clean mode).
@@ -366,7 +385,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in get_args(hint):
             return None
-        return _convert(next(part for part in get_args(hint) if part is not type(None)), value, where)
+        parts = [part for part in get_args(hint) if part is not type(None)]
+        # A list is for the part that is a tuple, where there is one; anything else is for the first.
+        is_list = isinstance(value, (list, tuple))
+        return _convert(next((p for p in parts if is_list and get_origin(p) is tuple), parts[0]), value, where)
     if origin is Literal:
         if value not in get_args(hint):
             raise RefusedError(

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lnln.config import CorruptionConfig, fingerprint
-from lnln.corruption import ViewSpec, evaluation_views
+from lnln.config import CorruptionConfig, Rate, fingerprint
+from lnln.corruption import ViewSpec, evaluation_views, format_rate
 from lnln.data.schema import Split
 from lnln.data.store import Store
 from lnln.errors import RefusedError
@@ -57,14 +57,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class ViewScores:
-    """One view: all modalities at `missing_rate`, masks drawn from `mask_seed`.
+    """One view: all modalities at `missing_rate`, or text, audio and vision at the three; masks drawn from `mask_seed`.
 
     collapse_share: share of the utterances that got the most frequent predicted class (1: the model says one thing).
     mean_completeness: None for a model that does not estimate it, and where several epochs' weights made the scores.
     """
 
     view_id: str
-    missing_rate: float
+    missing_rate: Rate
     mask_seed: int
     scores: dict[str, float]
     collapse_share: float
@@ -80,7 +80,7 @@ class Evaluation:
     margins: how much better the model's mean is than a baseline (positive: better), resampled together.
     selection: on what the weights were selected; with `published` on test, and `epochs` says for each metric which
     epoch's weights made its scores. note: what must be said wherever the scores are shown, else empty.
-    absent_modalities: those that no utterance had that the model was trained on.
+    absent_modalities: those that no utterance had that the model was trained on. protocol, noise_scale: of all views.
     """
 
     evaluation_id: str
@@ -94,7 +94,7 @@ class Evaluation:
     label_range: tuple[float, float]
     num_utterances: int
     num_labelled: int
-    rates: tuple[float, ...]
+    rates: tuple[Rate, ...]
     mask_seeds: tuple[int, ...]
     views: tuple[ViewScores, ...]
     mean: dict[str, float]
@@ -109,11 +109,16 @@ class Evaluation:
     epochs: dict[str, int] = field(default_factory=dict)
     note: str = ""
     absent_modalities: tuple[str, ...] = ()
+    protocol: str = "frame"
+    noise_scale: float = 1.0
 
     @property
     def title(self) -> str:
-        """The name, marked where test took part in the selection."""
-        return f"{self.name} (selected on test)" if self.selection == "published" else self.name
+        """The name, marked where test took part in the selection, and where views are not those of the paper."""
+        marks = ["selected on test"] if self.selection == "published" else []
+        if self.protocol != "frame":
+            marks.append(self.protocol if self.noise_scale == 1 else f"{self.protocol} {self.noise_scale:g}")
+        return f"{self.name} ({', '.join(marks)})" if marks else self.name
 
     def metrics(self) -> list[str]:
         """The metrics of this label range, in the order of the field's tables."""
@@ -133,7 +138,7 @@ class Evaluation:
         """The table as text, by column: a row per missing rate, the mean, its interval, the baselines, `epochs`."""
         table = []
         for rate, scores in zip(self.rates, self.by_rate(), strict=True):
-            table.append({"missing rate": f"{rate:g}", **self._cells(scores)})
+            table.append({"missing rate": format_rate(rate), **self._cells(scores)})
         table.append({"missing rate": "mean", **self._cells(self.mean)})
         intervals = {metric: format_interval(metric, (i.low, i.high)) for metric, i in self.intervals.items()}
         blank = dict.fromkeys(self.metrics(), "")
@@ -154,10 +159,12 @@ class Evaluation:
     def from_dict(cls, values: dict[str, Any]) -> Evaluation:
         values = dict(values)
         values["label_range"] = tuple(values["label_range"])
-        values["rates"] = tuple(values["rates"])
+        values["rates"] = tuple(_rate(rate) for rate in values["rates"])
         values["mask_seeds"] = tuple(values["mask_seeds"])
         values["absent_modalities"] = tuple(values.get("absent_modalities", ()))
-        values["views"] = tuple(ViewScores(**view) for view in values["views"])
+        values["views"] = tuple(
+            ViewScores(**{**view, "missing_rate": _rate(view["missing_rate"])}) for view in values["views"]
+        )
         values["intervals"] = {metric: Interval(**entry) for metric, entry in values["intervals"].items()}
         values["rate_intervals"] = {
             metric: tuple(Interval(**entry) for entry in entries)
@@ -174,6 +181,11 @@ class Evaluation:
 
     def _named(self, cells: dict[str, str]) -> dict[str, str]:
         return {TITLES[metric]: cells[metric] for metric in self.metrics()}
+
+
+def _rate(value: Any) -> Rate:
+    """Out of JSON."""
+    return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
 def evaluation_id(weights_sha256: str, manifest_digest: str, split: str, view_ids: Sequence[str]) -> str:
@@ -197,7 +209,7 @@ def read_evaluation(store: Store, folder: str, identity: str) -> Evaluation | No
 
 
 def evaluation_specs(
-    corruption: CorruptionConfig, rates: Sequence[float] | None = None, mask_seeds: Sequence[int] | None = None
+    corruption: CorruptionConfig, rates: Sequence[Rate] | None = None, mask_seeds: Sequence[int] | None = None
 ) -> list[ViewSpec]:
     """The views of an evaluation: every rate under every mask seed; defaults as the config says."""
     seeds = [corruption.mask_seed] if mask_seeds is None else list(mask_seeds)

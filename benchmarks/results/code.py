@@ -23,7 +23,8 @@ PACKAGE = Path(lnln.__file__).parent
 SOURCES = (
     "models/*.py",
     "losses.py",
-    "corruption.py",
+    "corruption/*.py",
+    "views.py",
     "batches.py",
     "train/loop.py",
     "train/average.py",

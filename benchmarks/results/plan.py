@@ -223,8 +223,8 @@ class _Top:
     corpus: str
     config: str | None = None
     set: tuple[str, ...] = ()
-    rates: tuple[float, ...] = VIEWS.rates
-    validation_rates: tuple[float, ...] = VIEWS.validation_rates
+    rates: tuple[float, ...] = tuple(rate for rate in VIEWS.rates if not isinstance(rate, tuple))
+    validation_rates: tuple[float, ...] = tuple(rate for rate in VIEWS.validation_rates if not isinstance(rate, tuple))
     mask_seeds: tuple[int, ...] = (0, 1, 2)
 
 

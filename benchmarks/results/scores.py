@@ -76,7 +76,7 @@ class SplitScores:
         """The scores in `evaluation`, whose predictions lie in `store`."""
         metrics = evaluation.metrics()
         return cls(
-            rates=evaluation.rates,
+            rates=tuple(rate for rate in evaluation.rates if not isinstance(rate, tuple)),
             mask_seeds=evaluation.mask_seeds,
             view_ids=tuple(view.view_id for view in evaluation.views),
             num_labelled=evaluation.num_labelled,

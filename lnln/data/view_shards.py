@@ -91,30 +91,28 @@ def read_view_shard(store: Store, entry: ShardEntry) -> ViewShard:
 
 def _packed(kept: Ragged) -> pa.Array:
     """Each sequence in whole bytes of its own, end to end."""
-    num_bytes = (kept.lengths + 7) // 8
-    ends = np.cumsum(num_bytes)
+    lengths = kept.lengths
+    num_bytes = (lengths + 7) // 8
     bits = np.zeros(int(num_bytes.sum()) * 8, bool)
-    bits[_bit_positions(kept.lengths, num_bytes)] = kept.values
+    bits[_is_step(lengths, num_bytes)] = kept.values
     packed = np.packbits(bits, bitorder="little")
-    offsets = np.concatenate([[0], ends]).astype(np.int32)
-    return pa.Array.from_buffers(
-        pa.binary(), len(kept), [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(packed))]
-    )
+    offsets = np.concatenate([[0], np.cumsum(num_bytes)]).astype(np.int32)
+    return pa.Array.from_buffers(pa.binary(), len(kept), [None, pa.py_buffer(offsets), pa.py_buffer(packed)])
 
 
 def _unpacked(column: Any, lengths: NDArray[np.int64], name: str) -> Ragged:
-    rows = column.to_pylist()
-    num_bytes = np.array([len(row) for row in rows], np.int64)
+    rows = column.combine_chunks()
+    offsets = np.frombuffer(rows.buffers()[1], np.int32, len(rows) + 1, rows.offset * 4)
+    num_bytes = np.diff(offsets)
     if not np.array_equal(num_bytes, (lengths + 7) // 8) or (lengths < 0).any():
         raise RefusedError(f"{name}: its masks do not have the lengths it states")
-    bits = np.unpackbits(np.frombuffer(b"".join(rows), np.uint8), bitorder="little")
-    return Ragged.from_lengths(bits[_bit_positions(lengths, num_bytes)].astype(bool), lengths)
+    packed = np.frombuffer(rows.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
+    bits = np.unpackbits(packed, bitorder="little").astype(bool)
+    return Ragged.from_lengths(bits[_is_step(lengths, num_bytes)], lengths)
 
 
-def _bit_positions(lengths: NDArray[np.int64], num_bytes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the steps of each sequence lie among the bits of all, given that each begins with a new byte."""
-    starts = (np.cumsum(num_bytes) - num_bytes) * 8
-    ends = np.cumsum(lengths)
-    positions: NDArray[np.int64] = np.arange(int(lengths.sum()), dtype=np.int64)
-    positions += np.repeat(starts - (ends - lengths), lengths)
-    return positions
+def _is_step(lengths: NDArray[np.int64], num_bytes: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """Of all bits those that are a step: each sequence begins with a byte of its own, whose last bits may be none."""
+    runs = np.stack([lengths, num_bytes * 8 - lengths], axis=1)
+    is_step: NDArray[np.bool_] = np.repeat(np.tile([True, False], len(lengths)), runs.ravel())
+    return is_step

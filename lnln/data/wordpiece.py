@@ -54,6 +54,29 @@ def decode(ids: NDArray[np.integer[Any]], tokenizer_json: bytes | None = None) -
     )
 
 
+def read_vocabulary(tokenizer: Tokenizer) -> list[str]:
+    """The word piece of every id. RefusedError where it is not at hand: of other vocabularies than UNCASED, which comes
+    with a package, the cache of Hugging Face has a `vocab.txt` if their model was ever loaded."""
+    if tokenizer.name == UNCASED.name:
+        pieces: dict[str, int] = _tokenizer(tokenizer_bytes()).get_vocab(with_added_tokens=True)
+        return sorted(pieces, key=lambda piece: pieces[piece])
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(tokenizer.name, "vocab.txt") if tokenizer.name else None
+    if not isinstance(path, str):
+        raise RefusedError(
+            f"the vocabulary of {tokenizer.name or 'the token ids'} is not at hand, and noise on token ids is drawn "
+            f"from it; run `hf download {tokenizer.name or UNCASED.name} vocab.txt`, or use another protocol"
+        )
+    pieces_of_file = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    if len(pieces_of_file) != tokenizer.vocabulary_size:
+        raise RefusedError(
+            f"{path} has {len(pieces_of_file)} word pieces, {tokenizer.name} has {tokenizer.vocabulary_size}; remove "
+            f"it and run `hf download {tokenizer.name} vocab.txt`"
+        )
+    return pieces_of_file
+
+
 def recognise(ids: NDArray[np.number[Any]]) -> Tokenizer | None:
     """Which of UNCASED and CHINESE made `ids` (any shape, no padding); None where they have no mark of either.
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lnln.corruption import ViewSpec
-from lnln.data.schema import Utterances
+from lnln.data.schema import MODALITIES, Utterances
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.evaluations import Evaluation
@@ -40,8 +40,8 @@ class Answers:
 class Predictions:
     """V views of N utterances, views in the order of `Evaluation.views`, utterances in that of the split.
 
-    missing_rate, mask_seed: (V,). label: (N,), NaN where unlabelled. sentiment: (V, N). completeness: (V, N), or None
-    for a model that does not estimate it.
+    missing_rate, mask_seed: (V,); the rate is NaN where modalities have different ones. label: (N,), NaN where
+    unlabelled. sentiment: (V, N). completeness: (V, N), or None for a model that does not estimate it.
     """
 
     missing_rate: NDArray[np.float64]
@@ -86,7 +86,9 @@ def read_predictions(store: Store, evaluation: Evaluation, metric: str = "mae") 
     shape = len(evaluation.views), evaluation.num_utterances
     estimated = table["completeness"]
     return Predictions(
-        missing_rate=np.array([view.missing_rate for view in evaluation.views]),
+        missing_rate=np.array(
+            [np.nan if isinstance(view.missing_rate, tuple) else view.missing_rate for view in evaluation.views]
+        ),
         mask_seed=np.array([view.mask_seed for view in evaluation.views], np.int64),
         utterance_id=table["utterance_id"][: shape[1]].to_pylist(),
         label=_floats(table["label"][: shape[1]]),
@@ -100,7 +102,8 @@ def encode_predictions(
 ) -> bytes:
     """The table as Parquet; with a column `epoch` where `answers` are by the epoch of their weights.
 
-    A label or a completeness that is not known is null.
+    A label or a completeness that is not known is null, and so is the missing rate of modalities that differ in it;
+    each modality's own stands beside it.
     """
     parts = [_table(utterances, specs, epoch, each) for epoch, each in answers.items()]
     sink = io.BytesIO()
@@ -110,13 +113,15 @@ def encode_predictions(
 
 def _table(utterances: Utterances, specs: Sequence[ViewSpec], epoch: int | None, answers: Answers) -> pa.Table:
     num_views, num = answers.sentiment.shape
-    rates = np.array([spec.rates[0] for spec in specs if spec.rates is not None])
+    rates = np.array([spec.rates for spec in specs])
+    common = np.where((rates == rates[:, :1]).all(axis=1), rates[:, 0], np.nan)
     estimated = answers.completeness
     return pa.table(
         {
             **({} if epoch is None else {"epoch": np.full(num_views * num, epoch, np.int32)}),
             "utterance_id": pa.array(utterances.utterance_id * num_views, pa.string()),
-            "missing_rate": np.repeat(rates, num),
+            "missing_rate": pa.array(np.repeat(common, num), from_pandas=True),
+            **{f"rate_{modality}": np.repeat(rates[:, column], num) for column, modality in enumerate(MODALITIES)},
             "mask_seed": np.repeat(np.array([spec.seed for spec in specs], np.int64), num),
             "label": pa.array(np.tile(utterances.label, num_views), pa.float32(), from_pandas=True),
             "prediction": answers.sentiment.reshape(-1),

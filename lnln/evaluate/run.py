@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lnln import __version__
-from lnln.config import CorruptionConfig
+from lnln.config import CorruptionConfig, Protocol, Rate
 from lnln.corruption import ViewSpec
+from lnln.corruption.noise import NoiseSource
 from lnln.data.manifest import FeatureManifest, read_features
 from lnln.data.schema import SPLITS, Split, Utterances
 from lnln.data.shards import read_labels, read_split
@@ -52,9 +53,10 @@ def evaluate(
     corpus: str | None = None,
     *,
     split: str = "test",
-    rates: Sequence[float] | None = None,
+    rates: Sequence[Rate] | None = None,
     mask_seeds: Sequence[int] | None = None,
     selection: str = "validation",
+    protocol: Protocol | None = None,
     corruption: CorruptionConfig | None = None,
     batch_size: int = 256,
     force: bool = False,
@@ -65,9 +67,10 @@ def evaluate(
     `validation` for the model itself; `published` for each metric with the weights of the epoch that was best in it on
     test, of a run with `train.selection: published`, for comparison with tables made so and for nothing else.
     corruption: how views erase, default as the model's config says; models whose configs differ in it are compared on
-    the same views by giving one. The result is stored below the run or model and returned as it is the next time,
-    unless `force`. Raises RefusedError for an unknown model, corpus or split, features that do not fit the model, a
-    split without labels, and a model without weights of the selection.
+    the same views by giving one. protocol: instead of its. The result is stored below the run or model and returned as
+    it is the next time, unless `force`. Raises RefusedError for an unknown model, corpus or split, features that do not
+    fit the model, a split without labels, a model without weights of the selection, and noise on token ids of a
+    vocabulary that is not at hand.
     """
     if split not in SPLITS:
         raise RefusedError(f"a split is one of {', '.join(SPLITS)}, got {split!r}")
@@ -77,9 +80,14 @@ def evaluate(
     opened = open_model(store, name)
     selected = open_selected_on_test(store, opened) if selection == "published" else None
     manifest = _features_for(store, opened, corpus)
-    specs = evaluation_specs(corruption or opened.corruption, rates, mask_seeds)
+    chosen_corruption = corruption or opened.corruption
+    if protocol is not None:
+        chosen_corruption = replace(chosen_corruption, protocol=protocol)
+    specs = evaluation_specs(chosen_corruption, rates, mask_seeds)
     _check_specs(specs)
     weights = opened.weights_sha256 if selected is None else selected.digest
+    if specs[0].protocol == "noise":
+        NoiseSource.of(manifest)  # refuses what it could not draw before anything is read
     identity = evaluation_id(weights, manifest.digest(), chosen, [spec.view_id for spec in specs])
     if not force and (stored := _stored(store, opened, identity)) is not None:
         return stored
@@ -124,6 +132,8 @@ def evaluate(
         epochs={} if selected is None else dict(selected.epochs),
         note="" if selected is None else PUBLISHED_SELECTION,
         absent_modalities=tuple(opened.features.get("absent_modalities", ())),
+        protocol=specs[0].protocol,
+        noise_scale=specs[0].noise_scale,
         **numbers,
     )
     record = f"{opened.evaluations}/{identity}.json"
@@ -148,7 +158,8 @@ def predict_views(
     """
     import torch
 
-    from lnln.batches import EvaluationBatches, Views
+    from lnln.batches import EvaluationBatches
+    from lnln.views import Views
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = opened.load()

@@ -98,12 +98,11 @@ def merge_scores(scored: Mapping[str, Mapping[str, Any]], label_range: tuple[flo
 def _score_view(
     spec: ViewSpec, predicted: Values, estimated: Values | None, labels: Values, label_range: tuple[float, float]
 ) -> ViewScores:
-    assert spec.rates is not None, "an evaluation view states its rates"
     finest = accuracy_names(label_range)[0]
     counts = np.unique(classify(finest, predicted, label_range), return_counts=True)[1]
     return ViewScores(
         view_id=spec.view_id,
-        missing_rate=spec.rates[0],
+        missing_rate=spec.rate,
         mask_seed=spec.seed,
         scores=score(predicted, labels, label_range),
         collapse_share=float(counts.max() / len(predicted)),

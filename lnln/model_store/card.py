@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from lnln.corruption import format_rate
 from lnln.evaluations import Evaluation, format_interval, format_score
 from lnln.markdown import code, escape, table
 from lnln.metrics import TITLES
@@ -14,6 +15,16 @@ SYNTHETIC = (
     "**The corpus is synthetic**: a small grammar of sentiment phrases made by this project. "
     "The numbers show that the path works; they say nothing of real speech."
 )
+
+PROTOCOLS = {
+    "frame": "each text position becomes [UNK], each audio or vision frame zeros, with the chance of the missing rate",
+    "block": "one stretch of text positions becomes [UNK], one of audio or vision frames zeros: the missing rate is "
+    "its share",
+    "modality": "all text positions become [UNK], or all audio or vision frames zeros, with the chance of the missing "
+    "rate",
+    "noise": "each text position becomes another word as by a typing mistake, each audio or vision frame gets Gaussian "
+    "noise, with the chance of the missing rate",
+}
 
 
 def model_card(name: str, lineage: dict[str, Any], evaluation: Evaluation | None) -> str:
@@ -94,12 +105,11 @@ def _results(evaluation: Evaluation | None) -> str:
 
 def _protocol(lineage: dict[str, Any]) -> str:
     corruption = lineage["config"]["corruption"]
-    rates = ", ".join(f"{rate:g}" for rate in corruption["validation_rates"])
+    rates = ", ".join(format_rate(rate) for rate in corruption["validation_rates"])
     return (
-        f"Protocol {code(corruption['protocol'])}: each text position becomes [UNK], each audio or vision frame zeros, "
-        f"with the chance of the missing rate. The checkpoint was selected by the mean validation MAE over the rates "
-        f"{rates} ({lineage['selection']['value']:.4f}, epoch {lineage['selection']['epoch']}); "
-        f"the test split took no part in it."
+        f"Protocol {code(corruption['protocol'])}: {PROTOCOLS[corruption['protocol']]}. The checkpoint "
+        f"was selected by the mean validation MAE over the rates {rates} ({lineage['selection']['value']:.4f}, "
+        f"epoch {lineage['selection']['epoch']}); the test split took no part in it."
     )
 
 

@@ -63,9 +63,10 @@ def _draw_panel(axes: Axes, evaluations: Sequence[Evaluation], metric: str, look
     scale = 1 if metric in PLAIN_NUMBERS else 100
     for evaluation in evaluations:
         index = looks[id(evaluation)]
-        order = sorted(range(len(evaluation.rates)), key=lambda i: evaluation.rates[i])
-        positions = [evaluation.rates[i] for i in order]
-        intervals = [evaluation.rate_intervals[metric][i] for i in order]
+        # A curve is over rates that all modalities share; others have no place on its axis.
+        shared = {rate: place for place, rate in enumerate(evaluation.rates) if not isinstance(rate, tuple)}
+        positions = sorted(shared)
+        intervals = [evaluation.rate_intervals[metric][shared[rate]] for rate in positions]
         colour = COLOURS[index % len(COLOURS)]
         axes.fill_between(
             positions,
@@ -92,7 +93,7 @@ def _draw_panel(axes: Axes, evaluations: Sequence[Evaluation], metric: str, look
     for value, _, style in baselines:
         axes.axhline(value, color="#555555", lw=1.2, ls=style, zorder=1)
     axes.autoscale_view(scalex=False)  # axhline alone may end on the frame
-    rates = sorted({rate for evaluation in evaluations for rate in evaluation.rates})
+    rates = sorted({rate for each in evaluations for rate in each.rates if not isinstance(rate, tuple)})
     if len(rates) <= 12:
         axes.set_xticks(rates)
     axes.set_xlabel("missing rate, all modalities")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import yaml
 
+from lnln.corruption import format_rate
 from lnln.data.store import Store, encode_json
 from lnln.errors import RefusedError
 from lnln.evaluate import evaluate
@@ -105,22 +106,27 @@ def verdict(evaluation: Evaluation) -> str:
 def scores_csv(evaluations: Sequence[Evaluation]) -> str:
     """One row per model and view; metrics that a corpus does not have stay empty."""
     metrics = [metric for metric in TITLES if any(metric in evaluation.mean for evaluation in evaluations)]
-    fixed = ["name", "selection", "corpus", "split", "missing_rate", "mask_seed", "view_id"]
+    fixed = ["name", "selection", "corpus", "split", "protocol", "missing_rate", "mask_seed", "view_id"]
     out = io.StringIO()
     writer = csv.DictWriter(out, [*fixed, *metrics, "collapse_share", "mean_completeness"], lineterminator="\n")
     writer.writeheader()
     for evaluation in evaluations:
         for view in evaluation.views:
             same = {"name": evaluation.name, "selection": evaluation.selection}
-            same |= {"corpus": evaluation.corpus, "split": evaluation.split}
-            spec = {"missing_rate": view.missing_rate, "mask_seed": view.mask_seed, "view_id": view.view_id}
+            same |= {"corpus": evaluation.corpus, "split": evaluation.split, "protocol": evaluation.protocol}
+            spec = {
+                "missing_rate": format_rate(view.missing_rate),
+                "mask_seed": view.mask_seed,
+                "view_id": view.view_id,
+            }
             more = {"collapse_share": view.collapse_share, "mean_completeness": view.mean_completeness}
             writer.writerow({**same, **spec, **view.scores, **more})
     return out.getvalue()
 
 
 _READING = """\
-- Every modality has the missing rate of the row; masks are the same for every model and nested over rates.
+- Every modality has the missing rate of the row, or text/audio/vision have the three of it; masks are the same for
+  every model and nested over rates.
 - One checkpoint gives all numbers. It was selected on validation; test took no part. Where it did, the section says
   so, and its numbers are for comparison with tables that were made so.
 - Accuracies and F1 are in percent. np: negative against positive, zeros left out; nn: negative against non-negative.
@@ -160,7 +166,7 @@ def _facts(evaluation: Evaluation) -> str:
 
 def _warnings(evaluation: Evaluation) -> list[str]:
     rates = [
-        f"{rate:g} ({100 * row['collapse_share']:.0f}%)"
+        f"{format_rate(rate)} ({100 * row['collapse_share']:.0f}%)"
         for rate, row in zip(evaluation.rates, evaluation.by_rate(), strict=True)
         if row["collapse_share"] > COLLAPSE_SHARE
     ]

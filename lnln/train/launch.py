@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from lnln import __version__
 from lnln.config import Config
+from lnln.corruption.noise import NoiseSource
 from lnln.data.lock import only_one, remove_held
 from lnln.data.manifest import FeatureManifest, read_features
 from lnln.data.schema import Split
@@ -156,6 +157,8 @@ def check(store: Store, manifest: FeatureManifest, config: Config, num_workers: 
                 "import a corpus with labels"
             )
     _check_encoder(manifest, config)
+    if config.corruption.protocol == "noise":
+        NoiseSource.of(manifest)  # refuses before Ray starts what it could not draw
     _check_gpus(num_workers, use_gpu)
 
 

@@ -25,7 +25,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lnln.batches import Batch, EvaluationBatches, TrainBatches
 from lnln.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
-from lnln.config import Config
+from lnln.config import Config, Rate
+from lnln.corruption import format_rate
 from lnln.errors import RefusedError
 from lnln.losses import loss_terms, total_loss
 from lnln.metrics import score
@@ -169,9 +170,8 @@ class Loop:
         if self._ranks.is_first and np.isfinite(predictions).all():
             labelled = ~np.isnan(labels)
             scores = {
-                str(spec.rates[0]): score(predictions[view, labelled], labels[labelled], self._label_range)
+                _rate_name(spec.rate): score(predictions[view, labelled], labels[labelled], self._label_range)
                 for view, spec in enumerate(batches.specs)
-                if spec.rates is not None
             }
         scores = self._ranks.from_first(scores)
         if scores is None:
@@ -196,6 +196,11 @@ class Loop:
     def _precision(self) -> torch.autocast:
         enabled = self.config.train.precision == "bfloat16"
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def _rate_name(rate: Rate) -> str:
+    """The key of a rate in a run's record."""
+    return format_rate(rate) if isinstance(rate, tuple) else str(rate)
 
 
 def _distributed(model: nn.Module, device: torch.device) -> nn.Module:

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lnln.batches import EvaluationBatches, Views
+from lnln.batches import EvaluationBatches
 from lnln.checkpoint import describe_file, save_weights
 from lnln.config import Config
 from lnln.corruption import evaluation_views
@@ -30,6 +30,7 @@ from lnln.data.shards import read_split
 from lnln.data.store import Store
 from lnln.runs import SELECTION_RATE, selected_on_test, selection_file, selection_folder
 from lnln.train.ranks import Ranks
+from lnln.views import Views
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import ray.train.torch
 import torch
 from torch import nn
 
-from lnln.batches import EvaluationBatches, TrainBatches, Views
+from lnln.batches import EvaluationBatches, TrainBatches
 from lnln.checkpoint import describe_file, load_checkpoint, save_checkpoint, save_model
 from lnln.config import Config
 from lnln.corruption import evaluation_views
@@ -28,6 +28,7 @@ from lnln.models import build_model
 from lnln.train.loop import Loop
 from lnln.train.published_selection import keep_weights, selection_split
 from lnln.train.ranks import Ranks
+from lnln.views import Views
 
 
 @dataclass(frozen=True)

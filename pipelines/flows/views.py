@@ -54,6 +54,7 @@ def _rows(view: ViewManifest) -> list[dict[str, Any]]:
     return [
         {
             "view": view.view_id,
+            "protocol": view.spec["protocol"],
             "missing rate (text, audio, vision)": missing_rate,
             "seed": view.spec["seed"],
             "split": split,

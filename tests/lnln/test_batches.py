@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnln.batches import EvaluationBatches, Inputs, TrainBatches, Views, corrupt_inputs, to_inputs
+from lnln.batches import EvaluationBatches, Inputs, TrainBatches, corrupt_inputs, to_inputs
 from lnln.config import Config, CorruptionConfig, LossConfig, TrainConfig
 from lnln.corruption import ViewSpec, make_masks, training_view
 from lnln.data.manifest import FeatureManifest, SplitEntry, ViewManifest, commit_view, view_folder
@@ -20,6 +20,7 @@ from lnln.data.shards import read_split
 from lnln.data.store import Store
 from lnln.data.view_shards import write_view_shard
 from lnln.errors import RefusedError
+from lnln.views import Views
 from pipelines.ingest import import_corpus
 from tests.corpora import mmsa_content, with_text_features
 from tests.finished_run import small_corpus
@@ -188,6 +189,94 @@ def test_workers_together_take_the_batches_of_one(num: int, batch_size: int, wor
                 assert rates[name] == rate
         seen += batch.utterance_ids
     assert sorted(seen) == sorted(utterances.utterance_id)
+
+
+def windowed(utterances: Utterances, batch_size: int, window: int, rank: int = 0, world: int = 1) -> TrainBatches:
+    """Batches of utterances that are sorted by length within `window` batches."""
+    train = TrainConfig(batch_size=batch_size, seed=3, length_window=window)
+    return TrainBatches(utterances, Views(utterances, "train"), Config(train=train), UNKNOWN, rank=rank, world=world)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    num=st.integers(1, 40),
+    batch_size=st.integers(1, 9),
+    window=st.integers(1, 12),
+    world=st.integers(1, 4),
+    epoch=st.integers(0, 2),
+)
+def test_every_utterance_is_seen_once_in_any_window(
+    num: int, batch_size: int, window: int, world: int, epoch: int
+) -> None:
+    utterances = make_utterances(num)
+    alone = windowed(utterances, batch_size, window)
+    batches = list(alone.epoch(epoch))
+    assert len(batches) == len(alone)
+    assert [len(batch.utterance_ids) for batch in batches] == [alone.size(step) for step in range(len(alone))]
+    assert all(len(batch.utterance_ids) == batch_size for batch in batches[:-1]), "the partial batch is the last"
+    assert sorted(name for batch in batches for name in batch.utterance_ids) == sorted(utterances.utterance_id)
+    shared = [list(windowed(utterances, batch_size, window, rank, world).epoch(epoch)) for rank in range(world)]
+    for step, batch in enumerate(batches):
+        parts = [own[step] for own in shared]
+        dealt = [n for p in parts for n, w in zip(p.utterance_ids, p.weight.tolist(), strict=True) if w == 1]
+        assert sorted(dealt) == sorted(batch.utterance_ids)
+        assert sum(float(part.weight.sum()) for part in parts) == alone.size(step)
+
+
+@settings(max_examples=30, deadline=None)
+@given(num=st.integers(1, 40), batch_size=st.integers(1, 9), epoch=st.integers(0, 3))
+def test_a_window_of_one_batch_is_the_plain_shuffle(num: int, batch_size: int, epoch: int) -> None:
+    utterances = make_utterances(num)
+    order = np.random.default_rng([3, epoch]).permutation(num)
+    seen = [name for batch in windowed(utterances, batch_size, 1).epoch(epoch) for name in batch.utterance_ids]
+    assert seen == [f"u{row}" for row in order]
+
+
+def spoken(num: int) -> Utterances:
+    """Utterances as long as speech is: log-normal, a few of them many times the median, equally in each modality."""
+    random = np.random.default_rng(5)
+    lengths = np.clip(random.lognormal(np.log(20), 0.7, num).astype(int), 1, 400)
+    frames = Ragged.from_lengths(np.ones((lengths.sum(), 1), np.float32), lengths)
+    ids = Ragged.from_lengths(np.full(lengths.sum(), 1000, np.int32), lengths)
+    names = [f"u{i}" for i in range(num)]
+    return Utterances(names, [None] * num, np.zeros(num, np.float32), ids, frames, frames)
+
+
+def share_of_padding(batches: TrainBatches, epoch: int = 0) -> float:
+    masks = [batch.complete.audio_mask for batch in batches.epoch(epoch)]
+    return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+
+
+def test_wider_windows_pad_less() -> None:
+    utterances = spoken(1024)
+    shares = [share_of_padding(windowed(utterances, 32, window)) for window in (1, 4, 16, 1000)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > 0.6 and shares[1] < 0.5 and shares[2] < 0.3 and shares[-1] < 0.2
+
+
+def test_windows_neither_begin_with_the_shortest_nor_repeat_themselves() -> None:
+    """The batches of an epoch come in no order of length, and other utterances share one in the next."""
+    batches = windowed(spoken(1024), 32, 8)
+    epochs = [list(batches.epoch(epoch)) for epoch in (0, 1)]
+    longest = np.array([batch.complete.audio_mask.shape[1] for batch in epochs[0]])
+    assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.5
+    together = [{frozenset(batch.utterance_ids) for batch in epoch} for epoch in epochs]
+    assert not together[0] & together[1]
+    again = [batch.utterance_ids for batch in windowed(spoken(1024), 32, 8).epoch(1)]
+    assert again == [batch.utterance_ids for batch in epochs[1]]
+
+
+def test_masks_do_not_hang_on_the_window() -> None:
+    utterances = make_utterances(20)
+    rates = [
+        {
+            name: rate
+            for batch in windowed(utterances, 4, window).epoch(2)
+            for name, rate in zip(batch.utterance_ids, batch.missing_rates.tolist(), strict=True)
+        }
+        for window in (1, 3)
+    ]
+    assert rates[0] == rates[1]
 
 
 def test_order_and_masks_hang_on_seed_and_epoch() -> None:

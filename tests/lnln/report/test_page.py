@@ -50,6 +50,28 @@ def test_report_is_complete(run_store: RunStore, tmp_path: Path) -> None:
     assert load_config(str(path.parent / config[1])) == Config.from_dict(trained.to_dict())
 
 
+def test_a_report_says_which_protocol_and_the_rates_of_each_modality(run_store: RunStore, tmp_path: Path) -> None:
+    corruption = {"protocol": "modality", "rates": [0.0, [1, 0, 0], [0, 1, 1]], "validation_rates": [0.0, [0, 1, 1]]}
+    other = finished_run(run_store.store, run_store.manifest, corruption=corruption)
+    subsets = finished_run(run_store.store, run_store.manifest, corruption={**corruption, "rates": [[0, 1, 1]]})
+    path = report(run_store.store, [run_store.worse, other, subsets], tmp_path / "report")
+    text = path.read_text()
+    assert f"## {escape(other)} \\(modality\\)" in text or f"## {other} (modality)" in text
+    assert "| 1/0/0 |" in text and "| 0/1/1 |" in text
+    rows = list(csv.DictReader(io.StringIO((path.parent / "scores.csv").read_text())))
+    assert [(row["protocol"], row["missing_rate"]) for row in rows[3:]] == [
+        ("modality", "0"),
+        ("modality", "1/0/0"),
+        ("modality", "0/1/1"),
+        ("modality", "0/1/1"),
+    ]
+    assert {row["protocol"] for row in rows[:3]} == {"frame"}
+    # Where no rate is shared by all modalities there is no curve, and a picture all the same.
+    assert draw_robustness([evaluate(run_store.store, subsets)]).startswith(b"\x89PNG")
+    card = publish(run_store.store, other, "small-subsets")
+    assert card
+
+
 def test_report_again_gives_the_same_bytes(run_store: RunStore, tmp_path: Path) -> None:
     first = report(run_store.store, [run_store.worse], tmp_path / "a").parent
     second = report(run_store.store, [run_store.worse], tmp_path / "b").parent

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 from lnln.checkpoint import describe_file
 from lnln.config import Config
+from lnln.corruption.typos import typos_of
 from lnln.data.manifest import FeatureManifest, SplitEntry, commit_features, read_features
 from lnln.data.schema import Ragged, Split
 from lnln.data.shards import read_split, write_shard
@@ -233,6 +234,20 @@ def test_an_encoder_with_a_smaller_vocabulary_is_refused(store: Store, manifest:
     tokenizer = dataclasses.replace(manifest.tokenizer, vocabulary_size=99999)
     with pytest.raises(RefusedError, match=r"'tiny' knows 30522 ids, .* 99999"):
         check(store, dataclasses.replace(manifest, tokenizer=tokenizer), make_config(), 1, None)
+
+
+def test_noise_on_ids_of_an_unknown_vocabulary_is_refused_before_ray(
+    store: Store, manifest: FeatureManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(tokenizer: object) -> list[str]:
+        raise RefusedError("not at hand")
+
+    noisy = dataclasses.replace(make_config().corruption, protocol="noise")
+    check(store, manifest, dataclasses.replace(make_config(), corruption=noisy), 1, None)
+    typos_of.cache_clear()
+    monkeypatch.setattr("lnln.corruption.typos.read_vocabulary", refuse)
+    with pytest.raises(RefusedError, match="not at hand"):
+        check(store, manifest, dataclasses.replace(make_config(), corruption=noisy), 1, None)
 
 
 def test_a_refusal_is_found_in_what_ray_wraps_it_in() -> None:

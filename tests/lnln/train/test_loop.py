@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
-from lnln.batches import EvaluationBatches, TrainBatches, Views, to_inputs
+from lnln.batches import EvaluationBatches, TrainBatches, to_inputs
 from lnln.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lnln.config import Config
 from lnln.corruption import evaluation_views
@@ -29,6 +29,7 @@ from lnln.train.loop import Loop
 from lnln.train.published_selection import SelectionSplit
 from lnln.train.ranks import Ranks
 from lnln.train.schedule import rate_factor
+from lnln.views import Views
 from tests.finished_run import TINY, small_corpus
 
 CPU = torch.device("cpu")
@@ -300,6 +301,15 @@ def test_scores_are_those_of_the_kept_weights_in_float32(corpus: Corpus, train: 
         assert spec.rates is not None
         stated = loop.history[-1]["validation"][str(spec.rates[0])]
         assert stated == score(predicted, corpus.valid.label, (-3.0, 3.0))
+
+
+def test_validation_at_rates_of_each_modality(corpus: Corpus) -> None:
+    config = make_config(epochs=1)
+    rates = (0.0, (1.0, 0.0, 0.0), (0.0, 0.5, 1.0))
+    corruption = dataclasses.replace(config.corruption, protocol="modality", validation_rates=rates)
+    (record,) = make_loop(corpus, dataclasses.replace(config, corruption=corruption)).epochs()
+    assert list(record["validation"]) == ["0.0", "1/0/0", "0/0.5/1"]
+    assert record["score"] == pytest.approx(sum(scores["mae"] for scores in record["validation"].values()) / 3)
 
 
 def test_bfloat16_is_what_it_says(corpus: Corpus) -> None:
