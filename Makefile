@@ -58,6 +58,16 @@ test: test-fast ## the fast part, and the whole path end to end
 test-slow: $(VENV)/installed-dev ## real clusters, servers and kills
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/end_to_end --durations=10
 
+# Debian's packages, 60 MB; nothing else of this project needs them, or root. Without recommended ones: no services.
+RADOSGW := radosgw ceph-mon ceph-osd
+.PHONY: radosgw
+radosgw: ## Ceph's S3 server, for the slow tests against a real one (Debian; root or sudo)
+	@for program in $(RADOSGW); do command -v $$program >/dev/null || missing=$$program; done; \
+	if [ -n "$$missing" ]; then \
+		$(if $(filter 0,$(shell id -u)),,sudo -n) sh -c "apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -q -y --no-install-recommends $(RADOSGW)"; \
+	fi
+
 .PHONY: test-fast
 test-fast: $(VENV)/installed-dev ## the fast part: no cluster, no server
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 
 from lnln import __version__, progress, show
-from lnln.arguments import global_options_first, is_file, read_numbers
+from lnln.arguments import global_options_first, is_file, read_numbers, read_rates
 from lnln.console import Console
 from lnln.errors import RefusedError
 
@@ -231,7 +231,10 @@ def evaluate(
     name: Annotated[str, typer.Argument(help="A run, a published model (mosi-lnln@best) or a pulled folder.")],
     corpus: Annotated[str | None, typer.Option(help="Another corpus than the model was trained on.")] = None,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
-    rates: Annotated[str | None, typer.Option(help="Missing rates, such as 0,0.5,0.9; default: the model's.")] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option(help="Missing rates, such as 0,0.5,0.9, or 1/0/0 for text, audio, vision; default: the model's."),
+    ] = None,
     mask_seeds: Annotated[str | None, typer.Option(help="Mask seeds, such as 0,1,2; default: the model's.")] = None,
     selection: Annotated[
         str,
@@ -240,15 +243,19 @@ def evaluate(
             "published; to compare with published tables only."
         ),
     ] = "validation",
+    protocol: Annotated[
+        Literal["frame", "block", "modality", "noise"] | None,
+        typer.Option(help="How views are made; default: the model's."),
+    ] = None,
 ) -> None:
     """All missing rates and all metrics, from one load of the corpus."""
     from lnln.evaluate import evaluate as run_evaluation
 
     session: Session = context.obj
-    at, seeds = read_numbers("--rates", rates, float), read_numbers("--mask-seeds", mask_seeds, int)
+    at, seeds = read_rates("--rates", rates), read_numbers("--mask-seeds", mask_seeds, int)
     with session.console.as_progress():
         evaluation = run_evaluation(
-            session.store, name, corpus, split=split, rates=at, mask_seeds=seeds, selection=selection
+            session.store, name, corpus, split=split, rates=at, mask_seeds=seeds, selection=selection, protocol=protocol
         )
     show.evaluation(session.console, evaluation)
 
@@ -360,6 +367,26 @@ def verify(
     said = ", ".join(f"{count} {what}" for what, count in counts.items())
     nothing = f"nothing to check: {session.store.url} holds no corpus and no model"
     session.console.result(counts, lines=[f"whole: {said}" if said else nothing])
+
+
+@app.command()
+def gc(
+    context: typer.Context,
+    grace: Annotated[
+        float, typer.Option(help="Hours; what is younger stays, since a writer may need it; 0 only if nobody writes.")
+    ] = 24.0,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; else it is only listed.")] = False,
+) -> None:
+    """What lies in the store and nothing names: what killed writers left."""
+    from lnln.gc import DEFAULT_GRACE_HOURS, find_garbage, remove_garbage
+
+    session: Session = context.obj
+    store = session.store
+    with session.console.as_progress():
+        garbage = find_garbage(store, grace)
+        removed = remove_garbage(store, garbage) if delete else []
+    again = f"{session.command} gc" if grace == DEFAULT_GRACE_HOURS else f"{session.command} gc --grace {grace:g}"
+    show.garbage(session.console, garbage, removed if delete else None, command=again)
 
 
 @app.command()

@@ -8,3 +8,10 @@ class RefusedError(ValueError):
 
     The command line prints it without a traceback and exits with 1. Our own mistakes are `assert`s instead.
     """
+
+
+class StoreFailedError(RefusedError):
+    """A store that did not do what it was asked to: unreachable, overloaded, forbidden, full.
+
+    It says nothing of what the store holds, so nobody who looks for damage may take it for that.
+    """

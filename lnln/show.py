@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lnln.data.manifest import FeatureManifest, ViewManifest
     from lnln.doctor import Finding
     from lnln.evaluations import Evaluation
+    from lnln.gc import Garbage
     from lnln.model_store import PublishedModel
     from lnln.runs import Run
 
@@ -50,8 +51,8 @@ def views(console: Console, name: str, made: Sequence[ViewManifest]) -> None:
         realised = next(iter(view.realised_rates.values()), {})
         rates = view.spec.get("rates")
         asked = f"draw {view.spec['draw']}" if rates is None else " ".join(f"{rate:g}" for rate in rates)
-        rows.append([view.view_id, asked, *(f"{realised[m]:.3f}" for m in realised)])
-    columns = ["view", "rates or draw", "text erased", "audio erased", "vision erased"]
+        rows.append([view.view_id, view.spec["protocol"], asked, *(f"{realised[m]:.3f}" for m in realised)])
+    columns = ["view", "protocol", "rates or draw", "text erased", "audio erased", "vision erased"]
     value = {"corpus": name, "views": [{"view_id": view.view_id, "spec": to_dict(view.spec)} for view in made]}
     console.result(value, table=table(columns, rows, f"views of {name}"), lines=[f"{len(made)} views"])
 
@@ -132,6 +133,32 @@ def predictions(console: Console, rows: Sequence[dict[str, Any]]) -> None:
 def findings(console: Console, found: Sequence[Finding]) -> None:
     rows = [[finding.topic, finding.level, finding.text] for finding in found]
     console.result({"findings": to_dict(list(found))}, table=table(["what", "state", "found"], rows))
+
+
+def garbage(console: Console, found: Garbage, removed: Sequence[str] | None, *, command: str) -> None:
+    """removed: None where nothing was to be removed. command: what lists it again."""
+    uploads = [upload.path for upload in found.uploads]
+    value = {
+        "num_files": len(found.paths),
+        "num_bytes": found.num_bytes,
+        "paths": found.paths,
+        "unfinished_uploads": uploads,
+        "kept": found.kept,
+        "removed": None if removed is None else list(removed),
+    }
+    paths = (
+        [*found.paths, *(f"{path} (an upload that never ended)" for path in uploads)] if removed is None else removed
+    )
+    lines = [f"kept {folder}: {reason}" for folder, reason in found.kept.items()]
+    files = f"{len(found.paths)} file{'' if len(found.paths) == 1 else 's'} ({found.num_bytes:,} bytes)"
+    count = f"{files} and {len(uploads)} unfinished upload{'' if len(uploads) == 1 else 's'}"
+    if removed is not None:
+        lines.append(f"removed {len(removed)} of {count} that nothing names")
+    elif paths:
+        lines.append(f"nothing names {count}; `{command} --delete` removes them")
+    else:
+        lines.append("nothing to remove")
+    console.result(value, lines=[*paths, *lines])
 
 
 def demo(console: Console, outcome: dict[str, Any], *, command: str, is_sample: bool) -> None:

@@ -49,7 +49,8 @@ def _corpus(store: Store, corpus: str, counts: Counter[str]) -> list[str]:
     for view_id in list_views(store, corpus, manifest.feature_id):
         view = read_view(store, corpus, manifest.feature_id, view_id)
         if view is None:
-            damaged.append(f"{corpus}/views/{manifest.feature_id}/{view_id}/manifest.json")
+            views = f"{corpus}/views/{manifest.feature_id}"
+            damaged.append(f"{views}/{view_id}/manifest.json, which {views}/index.json names")
             continue
         damaged += damaged_shards(store, view)
         counts["views"] += 1

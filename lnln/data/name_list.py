@@ -31,6 +31,11 @@ def _decode(store: Store, path: str, data: bytes) -> list[str]:
         names = json.loads(data)
     except ValueError:
         names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise RefusedError(f"{store.url}/{path} must hold a list of names; restore it or remove it")
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    # As it is written: two names that a flipped bit has made one, or put in the wrong place, show so.
+    if not is_list or names != sorted(set(names)):
+        raise RefusedError(
+            f"{store.url}/{path} must hold a list of names, sorted and each once; restore it, or remove it and commit "
+            "what it is to name again"
+        )
     return list(names)

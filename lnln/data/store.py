@@ -3,8 +3,9 @@
     store = Store("./store")                      # or Store("s3://bucket/lnln"), AWS_ENDPOINT_URL honoured
     store.create("mosi/features/1f3a/manifest.json", data)
 
-Paths are relative to the store, with `/`. Every write is whole or absent. Nothing here lists a folder: readers take
-what a manifest names. A store is pickled as its URL, so jobs may carry it to other processes.
+Paths are relative to the store, with `/`. Every write is whole or absent. Nobody reads by listing a folder: readers
+take what a manifest names, and `list_files` is for `lnln gc`, which removes what none names. A store is pickled as
+its URL, so jobs may carry it to other processes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from lnln.errors import RefusedError
+from lnln.errors import RefusedError, StoreFailedError
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,24 @@ class StoreAbilities:
 
     conditional_create: bool
     conditional_update: bool
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """What a listing says of one file. modified: seconds since 1970, by the store's own clock."""
+
+    path: str
+    num_bytes: int
+    modified: float
+
+
+@dataclass(frozen=True)
+class UnfinishedUpload:
+    """Parts of a file that a server keeps for a writer who did not end. begun: as `StoredFile.modified`."""
+
+    path: str
+    upload_id: str
+    begun: float
 
 
 class Backend(Protocol):
@@ -48,13 +67,18 @@ class Backend(Protocol):
     def remove(self, path: str) -> None: ...
     def arrow(self, path: str) -> tuple[Any, str]: ...
     def probe(self) -> StoreAbilities: ...
+    def clock(self) -> float: ...
+    def list_files(self) -> Iterator[StoredFile]: ...
+    def remove_unchanged(self, file: StoredFile) -> bool: ...
+    def list_uploads(self) -> Iterator[UnfinishedUpload]: ...
+    def abort_upload(self, upload: UnfinishedUpload) -> None: ...
 
 
 class Store:
     """A folder or an S3 prefix behind the same few verbs.
 
-    Raises RefusedError, naming the store and the reason, where it cannot be reached or denies access;
-    FileNotFoundError where a path to be read is absent.
+    Raises StoreFailedError, naming the store and the reason, where it cannot be reached, keeps failing or denies
+    access; FileNotFoundError where a path to be read is absent.
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
@@ -95,7 +119,8 @@ class Store:
     def update(self, path: str, change: Callable[[bytes | None], bytes]) -> bytes:
         """Replace the content by `change(content)` with no other writer in between; None stands for an absent path.
 
-        `change` may be called several times, so it has no effects of its own. Returns the new content.
+        `change` may be called several times, so it has no effects of its own; also on what it returned before, where
+        a server's answer is lost and another writer comes between. Returns the new content.
         """
         self._warn_if_unable()
         with self._refusals("update", path):
@@ -144,6 +169,31 @@ class Store:
                     )
             return abilities
 
+    def clock(self) -> float:
+        """Now, in seconds since 1970, as the store would date a file."""
+        with self._refusals("ask", "the time"):
+            return self._backend.clock()
+
+    def list_files(self) -> list[StoredFile]:
+        """Every file below the store's URL, in no order. For `lnln gc` alone: a listing shows what is not whole yet."""
+        with self._refusals("list", "its files"):
+            return list(self._backend.list_files())
+
+    def remove_unchanged(self, file: StoredFile) -> bool:
+        """Remove `file` unless it was written, or its lock taken, since it was listed: True if it was removed."""
+        with self._refusals("remove", file.path):
+            return self._backend.remove_unchanged(file)
+
+    def list_uploads(self) -> list[UnfinishedUpload]:
+        """Uploads in parts that have not ended; none in a folder."""
+        with self._refusals("list", "its unfinished uploads"):
+            return list(self._backend.list_uploads())
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """Drop the parts of `upload`; nothing where it has ended since."""
+        with self._refusals("abort", f"the upload of {upload.path}"):
+            self._backend.abort_upload(upload)
+
     def read_json(self, path: str) -> Any:
         """The value in `path`; RefusedError names the file where that is damaged."""
         data = self.read(path)
@@ -170,7 +220,7 @@ class Store:
             raise
         except self._backend.errors as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise RefusedError(f"store {self.url}: cannot {verb} {path}: {reason}") from error
+            raise StoreFailedError(f"store {self.url}: cannot {verb} {path}: {reason}") from error
 
 
 # What each store was found to do, by URL: a probe costs a few requests, and its warning is wanted once.

@@ -8,11 +8,13 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lnln.data.store import StoreAbilities
+from lnln.data.store import StoreAbilities, StoredFile, UnfinishedUpload
 
 # What a file system without hard links answers (FAT, some network and FUSE mounts).
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -88,6 +90,33 @@ class Folder:
     def probe(self) -> StoreAbilities:
         return StoreAbilities(conditional_create=True, conditional_update=True)
 
+    def clock(self) -> float:
+        return time.time()
+
+    def list_files(self) -> Iterator[StoredFile]:
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                path = Path(folder) / name
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.lstat()
+                    if stat.S_ISREG(status.st_mode):
+                        yield StoredFile(path.relative_to(self._root).as_posix(), status.st_size, status.st_mtime)
+
+    def remove_unchanged(self, file: StoredFile) -> bool:
+        path = self._root / file.path
+        try:
+            if path.lstat().st_mtime != file.modified:
+                return False
+            return _remove_lock(path) if path.name.endswith(".lock") else _remove_if_of(path, file.modified)
+        except FileNotFoundError:
+            return False
+
+    def list_uploads(self) -> Iterator[UnfinishedUpload]:
+        return iter(())
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), upload.path)
+
     def _replace(self, target: Path, fill: Callable[[Path], None]) -> None:
         with _temporary(target) as temporary:
             fill(temporary)
@@ -146,6 +175,36 @@ def _locked(target: Path) -> Iterator[None]:
     finally:
         lock.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _remove_lock(lock: Path) -> bool:
+    """Remove a lock file that its holder left when it died; False where somebody holds it."""
+    descriptor = os.open(lock, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_same_file(descriptor, lock):
+            return False
+        lock.unlink()
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _remove_if_of(path: Path, modified: float) -> bool:
+    """Take `path` away and only then look at it: a writer may have replaced it since it was looked at."""
+    taken = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    path.rename(taken)
+    try:
+        is_new = taken.lstat().st_mtime != modified
+        if is_new:
+            with contextlib.suppress(FileExistsError):  # newer still
+                os.link(taken, path)
+    finally:
+        taken.unlink()
+    return not is_new
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:

@@ -115,7 +115,8 @@ def _upload(store: Store, prefix: str, manifest: ModelManifest, folder: Path) ->
     """Files first, manifest last. The path is the digest of all content, so another writer can only write the same."""
     for file in manifest.files:
         store.upload(folder / file.name, f"{prefix}/{file.name}")
-    store.create(f"{prefix}/{MANIFEST}", manifest.to_bytes())
+    # Written even if it is there: `lnln gc` tells by its age what a publication that goes on still needs.
+    store.write(f"{prefix}/{MANIFEST}", manifest.to_bytes())
 
 
 def _mend(store: Store, known: Version, folder: Path) -> None:

@@ -34,6 +34,7 @@ VERBS = [
     "pull",
     "predict",
     "verify",
+    "gc",
     "doctor",
 ]
 
@@ -66,7 +67,11 @@ def test_every_verb_explains_itself() -> None:
         ["train", "sample", "--workers", "two"],
         ["models", "--store"],
         ["evaluate", "x", "--rates", "0,half"],
+        ["evaluate", "x", "--rates", "0,1/0"],
+        ["evaluate", "x", "--rates", "1/0/0/0"],
+        ["evaluate", "x", "--rates", "1//0"],
         ["evaluate", "x", "--mask-seeds", "0.5"],
+        ["evaluate", "x", "--protocol", "frames"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], tmp_path: Path) -> None:
@@ -221,6 +226,17 @@ def test_rates_and_mask_seeds_of_an_evaluation(run_store: RunStore) -> None:
     made = json_of(run_store.store, "evaluate", run_store.better, "--rates", "0,0.3", "--mask-seeds", "1,2,3")
     assert isinstance(made, dict)
     assert made["rates"] == [0, 0.3] and made["mask_seeds"] == [1, 2, 3] and len(made["views"]) == 6
+
+
+def test_protocol_and_rates_of_each_modality_of_an_evaluation(run_store: RunStore) -> None:
+    made = json_of(
+        run_store.store, "evaluate", run_store.better, "--protocol", "modality", "--rates", "0.5,1/0/0,1/1/1"
+    )
+    assert isinstance(made, dict)
+    assert made["protocol"] == "modality" and made["rates"] == [0.5, [1, 0, 0], 1]
+    assert (
+        "within [0, 1]" in lnln("evaluate", run_store.better, "--rates", "1/0/1.5", store=run_store.store.url).refusal
+    )
 
 
 def test_an_evaluation_by_published_selection_says_so_or_is_refused(run_store: RunStore) -> None:

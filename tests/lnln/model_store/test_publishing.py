@@ -171,14 +171,14 @@ def test_damaged_pulled_folder_is_refused_by_file(run_store: RunStore, tmp_path:
 
 
 def test_a_publisher_that_dies_leaves_no_version(run_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, create = run_store.store, Store.create
+    store, write = run_store.store, Store.write
 
-    def die(self: Store, path: str, data: bytes) -> bool:
+    def die(self: Store, path: str, data: bytes) -> None:
         if path.endswith("manifest.json"):
             raise KeyboardInterrupt
-        return create(self, path, data)
+        write(self, path, data)
 
-    monkeypatch.setattr(Store, "create", die)
+    monkeypatch.setattr(Store, "write", die)
     with pytest.raises(KeyboardInterrupt):
         publish(store, run_store.worse, "small-lnln")
     assert list_models(store) == []
