@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lnln.config import Config
-from lnln.corruption import ViewSpec, evaluation_views, make_many_masks, training_views
+from lnln.corruption import ViewSpec, evaluation_views, make_many_masks, rate_by_modality, training_views
 from lnln.data.manifest import (
     FeatureManifest,
     ShardEntry,
@@ -30,7 +30,7 @@ from lnln.data.shards import read_lengths
 from lnln.data.store import Store
 from lnln.data.verify import damaged_shards
 from lnln.data.view_shards import write_view_shard
-from lnln.errors import RefusedError
+from lnln.errors import RefusedError, StoreFailedError
 from pipelines.execute import run
 from pipelines.plan import Job, Plan
 
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Views that one job makes: reading a feature shard is paid once for all of them.
-VIEWS_PER_JOB = 10
+# Views that one job makes: reading a feature shard, whose checksum is over all of it, is paid once for all of them.
+VIEWS_PER_JOB = 32
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def corrupt(store: Store, corpus: str, config: Config, client: Client | None = N
 
 def view_specs(config: Config) -> list[ViewSpec]:
     """Every view that `config` names, once: evaluation and validation rates, then the training draws to be stored."""
-    rates = sorted({*config.corruption.rates, *config.corruption.validation_rates})
+    rates = sorted({*config.corruption.rates, *config.corruption.validation_rates}, key=rate_by_modality)
     num_draws = min(config.train.epochs, config.corruption.num_stored_draws)
     views = [
         *evaluation_views(config.corruption, rates),
@@ -161,6 +161,8 @@ def _whole_view(store: Store, features: FeatureManifest, spec: ViewSpec) -> View
         if view is None:
             return None
         damaged = damaged_shards(store, view)
+    except StoreFailedError:  # which says nothing of the masks
+        raise
     except RefusedError as error:
         view, damaged = None, [str(error)]
     if not damaged:

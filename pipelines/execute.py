@@ -59,17 +59,19 @@ def run(
     client: Client | None = None,
     *,
     on_done: Callable[[Job, Any], None] | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> list[Any]:
     """The result of every job, in the plan's order. Raises StageFailedError after all jobs have had their turn.
 
     on_done: called here, not on a worker, with each job that went well and its result, in the order they end; what it
-    raises ends the stage.
+    raises ends the stage. known: results by job name, of jobs that are done already: those are not run.
     """
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = dict(known or {})
+    jobs = tuple(job for job in plan.jobs if job.name not in results)
     failures: dict[str, str] = {}
     first_error: BaseException | None = None
-    outcomes = _run_here(plan) if client is None else _run_on_dask(plan, client)
-    with bar(plan.stage, len(plan)) as advance:
+    outcomes = _run_here(jobs) if client is None else _run_on_dask(jobs, client)
+    with bar(plan.stage, len(jobs)) as advance:
         for job, result, error in outcomes:
             if error is None:
                 results[job.name] = result
@@ -81,7 +83,7 @@ def run(
             advance()
     if failures:
         in_order = {job.name: failures[job.name] for job in plan.jobs if job.name in failures}
-        raise StageFailedError(plan.stage, len(plan), in_order) from first_error
+        raise StageFailedError(plan.stage, len(jobs), in_order) from first_error
     return [results[job.name] for job in plan.jobs]
 
 
@@ -160,8 +162,8 @@ async def _shake_hands(address: str) -> None:
     comm.abort()
 
 
-def _run_here(plan: Plan) -> Iterator[Outcome]:
-    for job in plan.jobs:
+def _run_here(jobs: Sequence[Job]) -> Iterator[Outcome]:
+    for job in jobs:
         try:
             outcome: Outcome = (job, job(), None)
         except Exception as error:
@@ -169,12 +171,12 @@ def _run_here(plan: Plan) -> Iterator[Outcome]:
         yield outcome
 
 
-def _run_on_dask(plan: Plan, client: Client) -> Iterator[Outcome]:
+def _run_on_dask(jobs: Sequence[Job], client: Client) -> Iterator[Outcome]:
     from distributed import KilledWorker
     from distributed.client import FutureCancelledError
 
     bereft = []
-    for outcome in _outcomes(plan.jobs, client):
+    for outcome in _outcomes(jobs, client):
         # Dask blames all that a dead worker had been given, and forgets the data it held.
         if isinstance(outcome[2], (KilledWorker, FutureCancelledError)):
             bereft.append(outcome[0])
@@ -196,9 +198,7 @@ def _outcomes(jobs: Sequence[Job], client: Client) -> Iterator[Outcome]:
     def submit() -> None:
         room = JOBS_PER_THREAD * max(1, sum(client.nthreads().values())) - len(running)
         for job in islice(waiting, max(room, 0)):
-            # Data lies with the workers then, not with the scheduler, and arrives three times sooner.
-            call = client.scatter([job], hash=False)[0] if job.holds_data else job
-            future = client.submit(_call, call, pure=False)
+            future = client.submit(_call, _scattered(job, client) if job.holds_data else job, pure=False)
             running[future] = job
             completed.add(future)
 
@@ -223,6 +223,14 @@ def _outcomes(jobs: Sequence[Job], client: Client) -> Iterator[Outcome]:
     finally:
         for future in running:
             future.release()
+
+
+def _scattered(job: Job, client: Client) -> Any:
+    """The job, its data with a worker and not with the scheduler, where it arrives three times sooner."""
+    try:
+        return client.scatter([job], hash=False)[0]
+    except OSError:  # the worker died while it was given the data; if it was the scheduler, the future will tell
+        return job
 
 
 def _call(job: Job) -> Any:

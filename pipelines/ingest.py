@@ -4,7 +4,9 @@
 
 The pickle is read here, its utterances are cut into shards of about equal size, jobs encode and write them, and the
 manifest is committed last: until then no reader sees any of it. The same source has the same feature_id and is not
-imported twice, unless a shard has been damaged since.
+imported twice, unless a shard has been damaged since. After a failure the same import writes what is missing.
+
+Peak memory is the corpus without its padding, once, and about three times SHARD_BYTES for the shard being encoded.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnln.config import fingerprint
+from lnln.data.card import write_card
 from lnln.data.digest import digest_file
 from lnln.data.manifest import (
     FeatureManifest,
@@ -36,10 +39,11 @@ from lnln.data.sample import make_sample
 from lnln.data.schema import MODALITIES, SPLITS, Ragged, Split, Utterances
 from lnln.data.shards import iterate_shards, write_shard
 from lnln.data.store import Store
-from lnln.errors import RefusedError
+from lnln.errors import RefusedError, StoreFailedError
 from lnln.progress import bar
 from pipelines.execute import run
 from pipelines.plan import Job, Plan
+from pipelines.unfinished import Unfinished
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -50,8 +54,10 @@ log = logging.getLogger(__name__)
 IMPORT_VERSION = 1
 # Bytes of sequences in one shard, uncompressed: large enough for few files, small enough for many workers.
 SHARD_BYTES = 48 << 20
-# Frames whose deviation from the mean is held in float64 at one time.
+# Frames whose squared deviations are added up before they are added to those of the frames before.
 _STATISTICS_BLOCK = 1 << 16
+# Values of them that are held in float64 at one time.
+_STATISTICS_PIECE = 1 << 19
 
 
 def import_corpus(
@@ -114,8 +120,7 @@ def plan_import(store: Store, folder: str, source: MmsaCorpus) -> Plan:
         if utterances is None or not len(utterances):
             continue
         for number, (first, last) in enumerate(_shard_rows(utterances)):
-            rows = _rows(utterances, first, last)
-            arguments = {"store": store, "folder": folder, "split": split, "utterances": rows}
+            arguments = {"store": store, "folder": folder, "split": split, "utterances": utterances.rows(first, last)}
             jobs.append(Job(f"{split} {number}", write_shard, arguments, holds_data=True))
     return Plan(f"import {folder.partition('/')[0]}", tuple(jobs))
 
@@ -139,10 +144,15 @@ def _import(
     folder = feature_folder(corpus, feature_id)
     if there is not None:
         log.info("%s is already there", folder)
-        return commit_features(store, there)  # perhaps not the ones in use
+        return write_card(store, commit_features(store, there))  # perhaps not the ones in use
     source = read()
     plan = plan_import(store, folder, source)
-    shards: list[ShardEntry] = run(plan, client)
+    record = Unfinished(store, folder, plan)
+    try:
+        shards: list[ShardEntry] = run(plan, client, known=record.whole_shards(), on_done=record.add)
+    except BaseException:  # what is done is noted, be it that jobs failed or that the user has had enough
+        record.save()
+        raise
     splits = {split: _split_entry(plan, shards, split) for split in SPLITS}
     manifest = FeatureManifest(
         corpus=corpus,
@@ -166,7 +176,9 @@ def _import(
         splits={split: entry for split, entry in splits.items() if entry.shards},
     )
     log.info("%s: %d shards written", folder, len(shards))
-    return commit_features(store, manifest)
+    committed = write_card(store, commit_features(store, manifest))
+    record.remove()
+    return committed
 
 
 def _whole_features(store: Store, corpus: str, feature_id: str) -> FeatureManifest | None:
@@ -180,6 +192,8 @@ def _whole_features(store: Store, corpus: str, feature_id: str) -> FeatureManife
         for split in manifest.splits:
             for _ in iterate_shards(store, manifest, split):
                 pass
+    except StoreFailedError:  # which says nothing of the shards
+        raise
     except RefusedError as error:
         log.warning("%s is damaged (%s): importing it again", feature_folder(corpus, feature_id), error)
         store.remove(path)
@@ -206,24 +220,6 @@ def _shard_rows(utterances: Utterances) -> list[tuple[int, int]]:
     return list(pairwise(bounds))
 
 
-def _rows(utterances: Utterances, first: int, last: int) -> Utterances:
-    """Rows [first, last) without copying their sequences: a plan of all shards weighs nothing."""
-
-    def cut(sequences: Ragged) -> Ragged:
-        offsets = sequences.offsets[first : last + 1]
-        return Ragged(sequences.values[offsets[0] : offsets[-1]], offsets - offsets[0])
-
-    return Utterances(
-        utterance_id=utterances.utterance_id[first:last],
-        raw_text=utterances.raw_text[first:last],
-        label=utterances.label[first:last],
-        text=cut(utterances.text),
-        audio=cut(utterances.audio),
-        vision=cut(utterances.vision),
-        modality_labels={modality: labels[first:last] for modality, labels in utterances.modality_labels.items()},
-    )
-
-
 def _statistics(sequences: Ragged) -> dict[str, list[float]]:
     """Mean and standard deviation of each dimension over all frames; zeros where there are none.
 
@@ -235,9 +231,22 @@ def _statistics(sequences: Ragged) -> dict[str, list[float]]:
     if len(values):
         mean = values.mean(axis=0, dtype=np.float64)
         for begin in range(0, len(values), _STATISTICS_BLOCK):
-            variance += np.square(values[begin : begin + _STATISTICS_BLOCK] - mean).sum(axis=0)
+            variance += _squared_deviations(values[begin : begin + _STATISTICS_BLOCK], mean)
         variance /= len(values)
     return {"mean": _rounded(mean), "std": _rounded(np.sqrt(variance))}
+
+
+def _squared_deviations(values: NDArray[np.float32], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(D,) sums over the frames, to the last bit `np.square(values - mean).sum(axis=0)`, a piece at a time."""
+    num_frames = max(1, _STATISTICS_PIECE // len(mean))
+    total: NDArray[np.float64] | None = None
+    for begin in range(0, len(values), num_frames):
+        squares = np.square(values[begin : begin + num_frames] - mean)
+        if total is not None:
+            squares[0] += total  # NumPy adds up frame after frame, so this goes on where the piece before ended
+        total = squares.sum(axis=0)
+    assert total is not None
+    return total
 
 
 def _rounded(values: NDArray[np.float64]) -> list[float]:

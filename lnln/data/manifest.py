@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from lnln.data.name_list import add_name, read_names
 from lnln.data.schema import MODALITIES, SPLITS, FeatureSpec, Modality, Split
 from lnln.data.store import Store, encode_json
-from lnln.errors import RefusedError
+from lnln.errors import RefusedError, StoreFailedError
 
 # Raised when the meaning of a manifest or the layout of a shard changes.
 FORMAT = 1
@@ -161,12 +161,17 @@ class ViewManifest:
 
 def check_corpus_name(corpus: str) -> str:
     """`corpus` itself, if it can be a folder of the store; RefusedError if not."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", corpus) or corpus in (*_RESERVED, "corpora.json"):
+    if not _is_corpus_name(corpus):
         raise RefusedError(
             f"a corpus is named by up to 64 letters, digits, '.', '_' and '-', and not {', '.join(_RESERVED)}; "
             f"got {corpus!r}"
         )
     return corpus
+
+
+def _is_corpus_name(name: str) -> bool:
+    is_plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) is not None
+    return is_plain and name not in (*_RESERVED, "corpora.json")
 
 
 def feature_folder(corpus: str, feature_id: str) -> str:
@@ -198,8 +203,9 @@ def read_features(store: Store, corpus: str, feature_id: str | None = None) -> F
     chosen = _current_features(store, corpus) if feature_id is None else feature_id
     manifest = _read(store, f"{feature_folder(corpus, chosen)}/manifest.json", FeatureManifest)
     if manifest is None:
+        named_by = f", which {corpus}/features/current.json names" if feature_id is None else ""
         raise RefusedError(
-            f"store {store.url} holds no features {chosen} of corpus {corpus!r}; "
+            f"store {store.url} holds no features {chosen} of corpus {corpus!r}{named_by}; "
             f"run `lnln import PICKLE --corpus {corpus}`"
         )
     return manifest
@@ -218,8 +224,11 @@ def read_view(store: Store, corpus: str, feature_id: str, view_id: str) -> ViewM
 
 
 def list_corpora(store: Store) -> list[str]:
-    """The corpora of the store, by name."""
-    return read_names(store, "corpora.json")
+    """The corpora of the store, by name; RefusedError where the list of them is damaged."""
+    names = read_names(store, "corpora.json")
+    if wrong := [name for name in names if not _is_corpus_name(name)]:
+        raise RefusedError(f"{store.url}/corpora.json lists {wrong[0]!r}, which can be no corpus; restore it")
+    return names
 
 
 def list_views(store: Store, corpus: str, feature_id: str) -> list[str]:
@@ -236,13 +245,19 @@ def _current_features(store: Store, corpus: str) -> str:
         current = store.read_json(path)
     except FileNotFoundError:
         known = list_corpora(store)
+        if corpus in known:
+            raise RefusedError(
+                f"{store.url}/corpora.json lists corpus {corpus!r}, but {path} is not there; import the corpus again "
+                "or restore the one or the other"
+            ) from None
         there = f"it has {', '.join(known)}" if known else "it has none"
         raise RefusedError(
             f"store {store.url} holds no corpus {corpus!r} ({there}); run `lnln import PICKLE --corpus {corpus}`"
         ) from None
-    if not isinstance(current, dict) or not isinstance(current.get("feature_id"), str):
+    feature_id = current.get("feature_id") if isinstance(current, dict) else None
+    if not isinstance(feature_id, str) or not re.fullmatch(r"[A-Za-z0-9]+", feature_id):
         raise RefusedError(f"{store.url}/{path} must hold a feature_id; import the corpus again")
-    return str(current["feature_id"])
+    return feature_id
 
 
 def _commit(store: Store, manifest: ManifestT, cls: type[ManifestT]) -> ManifestT:
@@ -253,6 +268,8 @@ def _commit(store: Store, manifest: ManifestT, cls: type[ManifestT]) -> Manifest
     # An earlier commit stands, since its shards do; unless it is damaged, which a new one mends.
     try:
         earlier = _read(store, path, cls)
+    except StoreFailedError:  # which says nothing of the manifest
+        raise
     except RefusedError:
         earlier = None
     if earlier is None:

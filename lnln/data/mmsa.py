@@ -37,8 +37,8 @@ TextForm = Literal["ids", "features"]
 TokenizerName = Literal["bert-base-uncased", "bert-base-chinese"]
 _TOKENIZERS: dict[str, Tokenizer] = {tokenizer.name: tokenizer for tokenizer in (UNCASED, CHINESE)}
 
-# Steps whose values are looked at in one piece: what is noted of them weighs far less than the features.
-_CLEANING_BLOCK = 1 << 16
+# Values that are looked at in one piece: what is noted of them weighs far less than the features.
+_CLEANING_BLOCK = 1 << 20
 
 # SHA-256 sums that MMSA publishes.
 PUBLISHED = {
@@ -93,8 +93,9 @@ class _Cleaning:
         half of a dimension."""
         num_steps, dim = frames.values.shape
         by_step, by_dimension = np.zeros(num_steps, np.int64), np.zeros(dim, np.int64)
-        for begin in range(0, num_steps, _CLEANING_BLOCK):
-            block = frames.values[begin : begin + _CLEANING_BLOCK]
+        block_steps = max(1, _CLEANING_BLOCK // dim)
+        for begin in range(0, num_steps, block_steps):
+            block = frames.values[begin : begin + block_steps]
             is_wrong = ~np.isfinite(block)
             if not is_wrong.any():
                 continue

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lnln.data.file_array import FileArray, row_blocks
 from lnln.data.manifest import Tokenizer
 from lnln.data.schema import Modality, Ragged, Split
 from lnln.data.wordpiece import encode
@@ -26,7 +27,7 @@ class Rows:
 
     @classmethod
     def of(cls, path: Path, split: Split, columns: dict[str, Any]) -> Rows:
-        ids = columns.get("id")
+        ids = _in_memory(columns.get("id"))
         if isinstance(ids, np.ndarray):
             ids = ids.reshape(-1).tolist()
         if not isinstance(ids, (list, tuple)) or not ids:
@@ -50,10 +51,14 @@ class Rows:
 
     def column(self, key: str) -> Any:
         """The values under `key`, as many as there are utterances."""
+        return _in_memory(self._checked_column(key))
+
+    def _checked_column(self, key: str) -> Any:
         if not self.has(key):
             raise RefusedError(f"{self.path}: split {self.split} has no {key!r}, which an MMSA pickle has")
         values = self.columns[key]
-        if not isinstance(values, (list, tuple, np.ndarray)) or (isinstance(values, np.ndarray) and not values.ndim):
+        is_array = isinstance(values, (np.ndarray, FileArray))
+        if not isinstance(values, (list, tuple)) and not (is_array and values.ndim):
             raise RefusedError(f"{self.path}: split {self.split}: {key!r} must be a list or an array")
         if len(values) != len(self):
             raise RefusedError(
@@ -80,15 +85,17 @@ class Rows:
             raise RefusedError(f"{self.path}: split {self.split}: {key!r} must hold one number per utterance") from None
         return numbers
 
-    def array(self, key: str, num_axes: int) -> NDArray[Any]:
-        """A numeric array of N rows."""
-        values = self.column(key)
-        if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" or values.ndim != num_axes:
-            shape = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+    def array(self, key: str, num_axes: int) -> NDArray[Any] | FileArray:
+        """A numeric array of N rows, which may have been left in the file."""
+        values = self._checked_column(key)
+        is_array = isinstance(values, (np.ndarray, FileArray))
+        if not is_array or values.dtype.kind not in "biuf" or values.ndim != num_axes:
+            shape = f"{values.dtype} {values.shape}" if is_array else type(values).__name__
             raise RefusedError(
                 f"{self.path}: split {self.split}: {key!r} must be a numeric array with {num_axes} axes, got {shape}"
             )
-        return values
+        checked: NDArray[Any] | FileArray = values
+        return checked
 
 
 def read_frames(rows: Rows, modality: Modality, text_lengths: NDArray[np.int64], padded_text_length: int) -> Ragged:
@@ -123,7 +130,7 @@ def read_text_features(rows: Rows) -> tuple[Ragged, int]:
         too_long = lengths > num_steps
         _refuse_rows(rows, too_long, f"has more steps in its text_bert mask than its text array has, {num_steps}")
     else:
-        is_filled = np.asarray(array.any(axis=2))  # NaN counts as a value
+        is_filled = np.concatenate([block.any(axis=2) for block in row_blocks(array)])  # NaN counts as a value
         lengths = np.max(is_filled * np.arange(1, num_steps + 1), axis=1, initial=0)
     return _without_padding(array, lengths), num_steps
 
@@ -162,7 +169,7 @@ def real_ids(rows: Rows) -> NDArray[Any]:
     return np.asarray(array[:, 0][array[:, 1] != 0])
 
 
-def _features(rows: Rows, modality: Modality) -> NDArray[Any]:
+def _features(rows: Rows, modality: Modality) -> NDArray[Any] | FileArray:
     """The array (N, T, D) of one modality, D at least 1."""
     array = rows.array(modality, num_axes=3)
     if array.shape[2] == 0:
@@ -170,15 +177,22 @@ def _features(rows: Rows, modality: Modality) -> NDArray[Any]:
     return array
 
 
-def _without_padding(array: NDArray[Any], lengths: NDArray[np.int64]) -> Ragged:
-    with np.errstate(over="ignore"):  # too large for float32 becomes inf, which is counted and cleaned
-        frames = array[np.arange(array.shape[1]) < lengths[:, None]].astype(np.float32)
+def _without_padding(array: NDArray[Any] | FileArray, lengths: NDArray[np.int64]) -> Ragged:
+    """The first `lengths` steps of each row of `array` (N, T, D), as float32; padding is never in memory at once."""
+    frames = np.empty((int(lengths.sum()), array.shape[2]), np.float32)
+    steps = np.arange(array.shape[1])
+    first, end = 0, 0
+    for block in row_blocks(array):
+        kept = block[steps < lengths[first : first + len(block), None]]
+        with np.errstate(over="ignore"):  # too large for float32 becomes inf, which is counted and cleaned
+            frames[end : end + len(kept)] = kept
+        first, end = first + len(block), end + len(kept)
     return Ragged.from_lengths(frames, lengths)
 
 
 def _bert(rows: Rows) -> NDArray[Any]:
     """`text_bert`, (N, 3, T): ids, mask, segments."""
-    array = rows.array("text_bert", num_axes=3)
+    array: NDArray[Any] = _in_memory(rows.array("text_bert", num_axes=3))
     if array.shape[1] != 3:
         raise RefusedError(
             f"{rows.path}: split {rows.split}: 'text_bert' must be (utterances, 3, steps) of ids, mask and segments, "
@@ -210,6 +224,10 @@ def _stated_lengths(rows: Rows, key: str, modality: Modality, num_steps: int) ->
 def _refuse_rows(rows: Rows, is_wrong: NDArray[np.bool_], what: str) -> None:
     if is_wrong.any():
         raise RefusedError(f"{rows.where(int(is_wrong.argmax()))} {what}")
+
+
+def _in_memory(values: Any) -> Any:
+    return values.read() if isinstance(values, FileArray) else values
 
 
 def _text(value: Any) -> str | None:

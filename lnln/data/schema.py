@@ -53,6 +53,11 @@ class Ragged:
             np.concatenate([part.values for part in parts]), np.concatenate([part.lengths for part in parts])
         )
 
+    def rows(self, first: int, last: int) -> Ragged:
+        """The sequences [first, last), not copied."""
+        offsets = self.offsets[first : last + 1]
+        return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+
     def take(self, indices: NDArray[np.integer[Any]]) -> Ragged:
         """The sequences at `indices`, in that order, copied."""
         lengths = self.lengths[indices]
@@ -109,6 +114,18 @@ class Utterances:
     def lengths(self) -> dict[Modality, NDArray[np.int64]]:
         """Steps before padding, per modality."""
         return {modality: self.sequences(modality).lengths for modality in MODALITIES}
+
+    def rows(self, first: int, last: int) -> Utterances:
+        """Utterances [first, last), their sequences not copied."""
+        return Utterances(
+            utterance_id=self.utterance_id[first:last],
+            raw_text=self.raw_text[first:last],
+            label=self.label[first:last],
+            text=self.text.rows(first, last),
+            audio=self.audio.rows(first, last),
+            vision=self.vision.rows(first, last),
+            modality_labels={m: labels[first:last] for m, labels in self.modality_labels.items()},
+        )
 
     def take(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Utterances:
         chosen = np.asarray(indices, np.int64)

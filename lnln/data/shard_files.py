@@ -5,7 +5,7 @@ and a reader that accepts nothing but what the manifest lists.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,11 +15,20 @@ from lnln.data.schema import Split
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 
+# Bytes of a file, as they lie in it, and rows that are decoded in one go.
+_DECODED_BYTES = 4 << 20
+_DECODED_ROWS = 1 << 16
+
+
+def shard_path(folder: str, split: Split, sha256: str) -> str:
+    """Where the shard with these bytes lies."""
+    return f"{folder}/{split}/part-{sha256[:12]}.parquet"
+
 
 def put_shard(store: Store, folder: str, split: Split, data: bytes, num_rows: int) -> ShardEntry:
     """Write encoded rows as `<folder>/<split>/part-<start of their SHA-256>.parquet`."""
     sha256 = hashlib.sha256(data).hexdigest()
-    entry = ShardEntry(f"{folder}/{split}/part-{sha256[:12]}.parquet", num_rows, len(data), sha256)
+    entry = ShardEntry(shard_path(folder, split, sha256), num_rows, len(data), sha256)
     # Written again even if it is there: the same bytes, or the mending of damaged ones.
     store.write(entry.path, data)
     return entry
@@ -50,12 +59,18 @@ def check_num_rows(store: Store, entry: ShardEntry, num_rows: int) -> None:
         )
 
 
-def encode_parquet(groups: list[pa.Table], split_bytes_of: list[str]) -> bytes:
-    """Tables of one schema as a Parquet file, one row group each; floats named by `split_bytes_of` byte by byte."""
-    sink = pa.BufferOutputStream()
+def encode_parquet(groups: Iterable[pa.Table], split_bytes_of: list[str]) -> bytes:
+    """Tables of one schema, at least one, as a Parquet file: one row group each, taken one after the other.
+
+    split_bytes_of: the columns of floats whose first bytes are stored together, then their second ones, and so on.
+    """
+    rest = iter(groups)
+    first = next(rest)
+    # The system's memory grows in place, and is given back at once.
+    sink = pa.BufferOutputStream(pa.system_memory_pool())
     with pq.ParquetWriter(
         sink,
-        groups[0].schema,
+        first.schema,
         version="2.6",
         use_dictionary=False,
         compression="zstd",
@@ -63,7 +78,9 @@ def encode_parquet(groups: list[pa.Table], split_bytes_of: list[str]) -> bytes:
         use_byte_stream_split=split_bytes_of,
         write_page_checksum=True,
     ) as writer:
-        for group in groups:
+        writer.write_table(first, row_group_size=first.num_rows)
+        del first
+        for group in rest:
             writer.write_table(group, row_group_size=group.num_rows)
     return bytes(sink.getvalue())
 
@@ -94,7 +111,10 @@ def read_parquet(
                 raise RefusedError(f"{name}: column {column} must be {expected}, got {found or 'none'}")
         wanted = [*required, *(column for column in optional if column in schema.names)]
         # In this thread: one of Arrow's may still hold `data` when the interpreter ends, which aborts the process.
-        table = file.read(columns=columns or wanted, use_threads=False)
+        # A batch of rows at a time: decoding takes several times what it gives.
+        num_rows = min(max(1, file.metadata.num_rows * _DECODED_BYTES // len(data)), _DECODED_ROWS)
+        batches = list(file.iter_batches(num_rows, columns=columns or wanted, use_threads=False))
+        table = pa.Table.from_batches(batches) if batches else file.read(columns=columns or wanted, use_threads=False)
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise RefusedError(f"{name} is no whole Parquet file: {' '.join(str(error).split())}") from error

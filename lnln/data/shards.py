@@ -12,7 +12,7 @@ SHA-256, so a job done twice writes the same file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lnln.data.manifest import FeatureManifest, ShardEntry
+from lnln.data.read_ahead import read_ahead
 from lnln.data.schema import MODALITIES, Modality, Ragged, Split, Utterances
 from lnln.data.shard_files import check_num_rows, encode_parquet, fetch_shard, put_shard, read_parquet, read_schema
 from lnln.data.store import Store
@@ -27,8 +28,6 @@ from lnln.errors import RefusedError
 
 # Bytes of sequences in one row group: what a reader decodes at once.
 ROW_GROUP_BYTES = 48 << 20
-# Shards that are fetched and decoded at the same time: hides the latency of S3, bounds memory.
-_NUM_READERS = 4
 
 _FLOATS = pa.list_(pa.field("element", pa.float32(), nullable=False))
 _FRAMES: dict[str, pa.DataType] = {
@@ -48,7 +47,7 @@ _LABEL_TOLERANCE = 1e-4
 def encode_shard(utterances: Utterances) -> bytes:
     """Utterances as the bytes of one Parquet file. Deterministic for one version of pyarrow."""
     assert len(utterances), "a shard has utterances"
-    groups = [_table(utterances.take(rows)) for rows in _row_groups(utterances)]
+    groups = (_table(utterances.rows(first, last)) for first, last in _row_groups(utterances))
     return encode_parquet(groups, split_bytes_of=[f"{m}.list.element" for m in _framed(utterances.text_dim > 0)])
 
 
@@ -58,6 +57,11 @@ def decode_shard(data: bytes, dims: Mapping[Modality, int] | None = None, *, nam
     dims of audio, vision and language features (not of ids) default to those that the file states. RefusedError where
     the file is none of ours, contradicts itself, or has other dims.
     """
+    return Utterances.concatenate(_decode(data, dims, name))
+
+
+def _decode(data: bytes, dims: Mapping[Modality, int] | None, name: str) -> list[Utterances]:
+    """What `decode_shard` returns, in one or more parts that are read-only views of what Arrow has decoded."""
     schema = read_schema(data, name)
     stated = _stated_dims(schema.metadata)
     framed = _framed(_has_text_features(schema) if dims is None else dims.get("text", 0) > 0)
@@ -71,7 +75,7 @@ def decode_shard(data: bytes, dims: Mapping[Modality, int] | None = None, *, nam
     parts = [_utterances(batch, dims, name) for batch in table.to_batches() if batch.num_rows]
     if not parts:
         raise RefusedError(f"{name} holds no utterances")
-    return Utterances.concatenate(parts)
+    return parts
 
 
 def write_shard(store: Store, folder: str, split: Split, utterances: Utterances) -> ShardEntry:
@@ -81,9 +85,13 @@ def write_shard(store: Store, folder: str, split: Split, utterances: Utterances)
 
 def read_shard(store: Store, entry: ShardEntry, dims: Mapping[Modality, int]) -> Utterances:
     """The utterances of one shard; RefusedError where size, SHA-256, rows or dims are not what the manifest states."""
-    utterances = decode_shard(fetch_shard(store, entry), dims, name=_name(store, entry))
-    check_num_rows(store, entry, len(utterances))
-    return utterances
+    return Utterances.concatenate(_read_parts(store, entry, dims))
+
+
+def _read_parts(store: Store, entry: ShardEntry, dims: Mapping[Modality, int]) -> list[Utterances]:
+    parts = _decode(fetch_shard(store, entry), dims, _name(store, entry))
+    check_num_rows(store, entry, sum(map(len, parts)))
+    return parts
 
 
 def iterate_shards(store: Store, manifest: FeatureManifest, split: Split) -> Iterator[Utterances]:
@@ -92,39 +100,88 @@ def iterate_shards(store: Store, manifest: FeatureManifest, split: Split) -> Ite
     RefusedError where a shard is not what the manifest states, has features that are not finite, or a label outside
     the manifest's range: nothing that reads them could do better than to fail later.
     """
+    for parts in _iterate_parts(store, manifest, split):
+        yield Utterances.concatenate(parts)
+
+
+def _iterate_parts(store: Store, manifest: FeatureManifest, split: Split) -> Iterator[list[Utterances]]:
     entries = shard_entries(manifest, split)
-    with ThreadPoolExecutor(_NUM_READERS) as pool:
-        pending = [pool.submit(_read_sound_shard, store, entry, manifest) for entry in entries[:_NUM_READERS]]
-        try:
-            for ahead in range(_NUM_READERS, _NUM_READERS + len(entries)):
-                yield pending.pop(0).result()
-                if ahead < len(entries):
-                    pending.append(pool.submit(_read_sound_shard, store, entries[ahead], manifest))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    return read_ahead(lambda entry: _read_sound_parts(store, entry, manifest), entries)
 
 
 def read_split(store: Store, manifest: FeatureManifest, split: Split) -> Utterances:
-    """All utterances of one split, in corpus order. RefusedError as `iterate_shards`."""
-    utterances = Utterances.concatenate(list(iterate_shards(store, manifest, split)))
+    """All utterances of one split, in corpus order. RefusedError as `iterate_shards`.
+
+    Each shard is copied to its place as soon as it is decoded: the split is in memory once, and a few shards beside it.
+    """
+    parts_of_shards = _iterate_parts(store, manifest, split)  # refuses a split that is not there
+    names: list[str] = []
+    texts: list[str | None] = []
+    labels: list[NDArray[np.float32]] = []
+    modality_labels: dict[Modality, list[NDArray[np.float32]]] = {}
+    gathered = {modality: _Gathered(_expected_steps(manifest, split, modality)) for modality in MODALITIES}
+    for parts in parts_of_shards:
+        for part in parts:
+            names += part.utterance_id
+            texts += part.raw_text
+            labels.append(part.label)
+            for modality in MODALITIES:
+                gathered[modality].add(part.sequences(modality))
+            for modality, own in part.modality_labels.items():
+                modality_labels.setdefault(modality, []).append(own)
     expected = manifest.splits[split].num_utterances
-    if len(utterances) != expected:
+    if len(names) != expected:
         raise RefusedError(
-            f"split {split} of {store.url}/{manifest.folder} has {len(utterances)} utterances, its manifest says "
+            f"split {split} of {store.url}/{manifest.folder} has {len(names)} utterances, its manifest says "
             f"{expected}; import the corpus again"
         )
-    return utterances
+    return Utterances(
+        utterance_id=names,
+        raw_text=texts,
+        label=np.concatenate(labels),
+        **{modality: gathered[modality].all() for modality in MODALITIES},
+        modality_labels={modality: np.concatenate(parts) for modality, parts in modality_labels.items()},
+    )
+
+
+def _expected_steps(manifest: FeatureManifest, split: Split, modality: Modality) -> int:
+    """Steps of a split by its manifest, which states their mean to six digits."""
+    return round(manifest.lengths[split][modality].mean * manifest.splits[split].num_utterances)
+
+
+class _Gathered:
+    """Sequences of many parts, each copied to its place in one array; that grows where there are more than expected."""
+
+    def __init__(self, expected_steps: int) -> None:
+        self._expected_steps, self._num_steps = expected_steps, 0
+        self._values: NDArray[Any] | None = None
+        self._lengths: list[NDArray[np.int64]] = []
+
+    def add(self, part: Ragged) -> None:
+        end = self._num_steps + len(part.values)
+        if self._values is None:
+            self._values = np.empty((max(end, self._expected_steps), *part.values.shape[1:]), part.values.dtype)
+        elif end > len(self._values):
+            self._values.resize((end, *part.values.shape[1:]), refcheck=False)
+        self._values[self._num_steps : end] = part.values
+        self._num_steps = end
+        self._lengths.append(part.lengths)
+
+    def all(self) -> Ragged:
+        assert self._values is not None, "a split has shards"
+        return Ragged.from_lengths(self._values[: self._num_steps], np.concatenate(self._lengths))
 
 
 def read_labels(store: Store, manifest: FeatureManifest, split: Split) -> NDArray[np.float32]:
     """(N,) labels of one split, NaN where unlabelled; nothing else is decoded. RefusedError as `iterate_shards`."""
-    parts = []
-    for entry in shard_entries(manifest, split):
+
+    def read(entry: ShardEntry) -> NDArray[np.float32]:
         table = _columns(store, entry, ["utterance_id", "label"])
         labels = _floats(table.column("label").combine_chunks())
         _refuse_labels(labels, table.column("utterance_id").to_pylist(), "label", manifest, _name(store, entry))
-        parts.append(labels)
-    return np.concatenate(parts)
+        return labels
+
+    return np.concatenate(list(read_ahead(read, shard_entries(manifest, split))))
 
 
 def read_lengths(store: Store, entry: ShardEntry) -> tuple[list[str], dict[Modality, NDArray[np.int64]]]:
@@ -147,23 +204,24 @@ def shard_entries(manifest: FeatureManifest, split: Split) -> tuple[ShardEntry, 
     return manifest.splits[split].shards
 
 
-def _read_sound_shard(store: Store, entry: ShardEntry, manifest: FeatureManifest) -> Utterances:
-    """`read_shard`, refused where features are not finite or labels out of range."""
-    utterances, name = read_shard(store, entry, manifest.dims), _name(store, entry)
-    for modality in _framed(manifest.text_dim > 0):
-        frames = utterances.sequences(modality)
-        is_finite = np.isfinite(frames.values)
-        if not is_finite.all():
-            step = int(is_finite.all(axis=1).argmin())
-            row = int(np.searchsorted(frames.offsets, step, side="right")) - 1
-            raise RefusedError(
-                f"{name}, utterance {utterances.utterance_id[row]}: {modality} has values that are NaN or infinite, "
-                f"expected finite ones; run {_import_command(manifest)} again, which sets them to 0"
-            )
-    columns = {"label": utterances.label, **{f"label_{m}": v for m, v in utterances.modality_labels.items()}}
-    for column, labels in columns.items():
-        _refuse_labels(labels, utterances.utterance_id, column, manifest, name)
-    return utterances
+def _read_sound_parts(store: Store, entry: ShardEntry, manifest: FeatureManifest) -> list[Utterances]:
+    """What `read_shard` returns, in parts; refused where features are not finite or labels out of range."""
+    parts, name = _read_parts(store, entry, manifest.dims), _name(store, entry)
+    for part in parts:
+        for modality in _framed(manifest.text_dim > 0):
+            frames = part.sequences(modality)
+            is_finite = np.isfinite(frames.values)
+            if not is_finite.all():
+                step = int(is_finite.all(axis=1).argmin())
+                row = int(np.searchsorted(frames.offsets, step, side="right")) - 1
+                raise RefusedError(
+                    f"{name}, utterance {part.utterance_id[row]}: {modality} has values that are NaN or infinite, "
+                    f"expected finite ones; run {_import_command(manifest)} again, which sets them to 0"
+                )
+        columns = {"label": part.label, **{f"label_{m}": v for m, v in part.modality_labels.items()}}
+        for column, labels in columns.items():
+            _refuse_labels(labels, part.utterance_id, column, manifest, name)
+    return parts
 
 
 def _refuse_labels(
@@ -210,13 +268,13 @@ def _name(store: Store, entry: ShardEntry) -> str:
     return f"shard {store.url}/{entry.path}"
 
 
-def _row_groups(utterances: Utterances) -> list[NDArray[np.int64]]:
-    """Runs of rows of about ROW_GROUP_BYTES each, at least one row."""
+def _row_groups(utterances: Utterances) -> Iterator[tuple[int, int]]:
+    """Runs of rows [first, last) of about ROW_GROUP_BYTES each, at least one row."""
     num_bytes = sum(
         utterances.sequences(modality).lengths * _step_bytes(utterances.sequences(modality)) for modality in MODALITIES
     )
     group = (np.cumsum(num_bytes) - num_bytes) // ROW_GROUP_BYTES
-    return np.split(np.arange(len(utterances)), np.flatnonzero(np.diff(group)) + 1)
+    return pairwise([0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(utterances)])
 
 
 def _step_bytes(sequences: Ragged) -> int:

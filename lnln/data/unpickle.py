@@ -1,24 +1,31 @@
 """Read a pickle of NumPy arrays and plain Python values, and nothing else.
 
 A pickle may name any function of the machine and have it called. Here every name leads to a stand-in of this module
-or to a refusal, so not even NumPy runs on what the file says. Arrays are read-only views of the file's own bytes,
-without a copy: an array that nobody looks at costs nothing more.
+or to a refusal, so not even NumPy runs on what the file says. Large arrays stay in the file (`FileArray`): one that
+nobody looks at is never read.
 """
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import pickle
 import pickletools
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lnln.data.file_array import FileArray, Span
 from lnln.errors import RefusedError
+
+# Bytes from which on the data of an array is left in the file.
+LARGE_BYTES = 1 << 20
 
 # Harmless whatever they are called with. `bytes(n)` and `bytearray(n)` are not: they take as much memory as they like.
 _BUILTINS: dict[str, type] = {
@@ -29,21 +36,28 @@ _BUILTINS: dict[str, type] = {
 _OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 # Those that number the value on the stack.
 _PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
+# Those that state how many bytes follow: how they state it.
+_COUNTED = {
+    "BINBYTES": struct.Struct("<I"),
+    "BINBYTES8": struct.Struct("<Q"),
+    "BYTEARRAY8": struct.Struct("<Q"),
+    "BINSTRING": struct.Struct("<i"),
+    "BINUNICODE": struct.Struct("<I"),
+    "BINUNICODE8": struct.Struct("<Q"),
+}
+_TEXTS = ("BINSTRING", "BINUNICODE", "BINUNICODE8")
 
 
 def load_pickle(path: Path) -> Any:
     """The value in a pickle file: arrays, and dicts, lists, tuples, strings, numbers around them.
 
-    Object arrays come as lists. RefusedError, in one line, for any other global, a truncated or damaged file, or
-    bytes after its end.
+    An array of LARGE_BYTES or more comes as a FileArray, an object array as a list. RefusedError, in one line, for any
+    other global, a truncated or damaged file, or bytes after its end.
     """
     try:
         with path.open("rb") as file:
-            _refuse_far_memo(file, path.stat().st_size)
-            value = _plain(_Unpickler(file, encoding="latin1").load(), {})
-            if file.read(1):
-                raise RefusedError("it goes on after its end; copy or download it again")
-            return value
+            small, large = _without_large_values(file, path)
+        return _plain(_Unpickler(small, large).load(), {})
     except RefusedError as error:
         raise RefusedError(f"pickle {path} is refused: {error}") from None
     except FileNotFoundError:
@@ -55,23 +69,77 @@ def load_pickle(path: Path) -> Any:
         raise RefusedError(f"{path} is no whole pickle: {reason}; copy or download it again") from error
 
 
-def _refuse_far_memo(file: BinaryIO, num_bytes: int) -> None:
-    """A pickle numbers what it refers to again, and the reader allots a table as long as the largest number: ten bytes
-    could ask for all memory. An honest one has no more numbers than bytes."""
+def _without_large_values(file: BinaryIO, path: Path) -> tuple[BinaryIO, list[_Large]]:
+    """The pickle with a persistent id in the place of each large value, and those values by their ids.
+
+    Refused here, since the reader of pickles would do what they say: ids that the pickle has of its own, and a number
+    for a value that is larger than the file. The reader numbers what it refers to again in a table as long as the
+    largest number, so ten bytes could ask for all memory; an honest pickle has no more numbers than bytes.
+    """
+    num_bytes = os.fstat(file.fileno()).st_size
+    small, large = io.BytesIO(), list[_Large]()
+    num_copied = 0
+
+    def copy_until(end: int) -> None:
+        file.seek(num_copied)
+        small.write(file.read(end - num_copied))
+
     while code := file.read(1):
         opcode = _OPCODES.get(code.decode("latin-1"))
         if opcode is None or opcode.name == "STOP":
             break
-        if opcode.name == "STRING":  # its reader takes ASCII alone, and Python 2 wrote more
+        if opcode.name in ("PERSID", "BINPERSID"):
+            raise RefusedError("it refers to a persistent id, which only another program can know")
+        if opcode.name == "FRAME":  # says where pieces of the file end, which no longer holds
+            begin = file.tell() - 1
+            copy_until(begin)
+            num_copied = begin + 9
+            file.seek(num_copied)
+        elif counted := _COUNTED.get(opcode.name):
+            (size,) = counted.unpack(_exactly(file, counted.size))
+            if size < LARGE_BYTES:
+                _exactly(file, size)
+                continue
+            begin = file.tell()
+            if size > num_bytes - begin:
+                raise EOFError(f"it states {size} bytes where {num_bytes - begin} are left")
+            copy_until(begin - counted.size - 1)
+            small.write(b"J" + struct.pack("<i", len(large)) + b"Q")
+            span = Span(path, begin, size, is_utf8=opcode.name.startswith("BINUNICODE"))
+            large.append(_Large(span, is_text=opcode.name in _TEXTS))
+            num_copied = begin + size
+            file.seek(num_copied)
+        elif opcode.name == "STRING":  # its reader takes ASCII alone, and Python 2 wrote more
             file.readline()
-            continue
-        argument = opcode.arg.reader(file) if opcode.arg is not None else None
-        if opcode.name in _PUTS and argument is not None and int(argument) > num_bytes:
-            raise RefusedError(f"it numbers a value {argument}, which a file of {num_bytes} bytes has no use for")
-    file.seek(0)
+        elif opcode.arg is not None:
+            argument = opcode.arg.reader(file)
+            if opcode.name in _PUTS and int(argument) > num_bytes:
+                raise RefusedError(f"it numbers a value {argument}, which a file of {num_bytes} bytes has no use for")
+    end = file.tell()
+    copy_until(end)
+    if code == b"." and file.read(1):
+        raise RefusedError("it goes on after its end; copy or download it again")
+    small.seek(0)
+    return small, large
+
+
+def _exactly(file: BinaryIO, size: int) -> bytes:
+    if size < 0:
+        raise ValueError("it states a negative number of bytes")
+    data = file.read(size)
+    if len(data) != size:
+        raise EOFError(f"it states {size} bytes where {len(data)} are left")
+    return data
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, small: BinaryIO, large: list[_Large]) -> None:
+        super().__init__(small, encoding="latin1")
+        self._large = large
+
+    def persistent_load(self, index: int) -> _Large:
+        return self._large[index]
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _STAND_INS:
             return _STAND_INS[module, name]
@@ -79,6 +147,25 @@ class _Unpickler(pickle.Unpickler):
             return _BUILTINS[name]
         shown = repr(f"{module}.{name}"[:100])
         raise RefusedError(f"it names {shown}, and only NumPy arrays and plain Python values are read")
+
+
+class _Large:
+    """Stands for large bytes, or a large text, until the whole file is read; no key of a dict and in no set."""
+
+    __slots__ = ("is_text", "span")
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
+
+    def __init__(self, span: Span, *, is_text: bool) -> None:
+        self.span, self.is_text = span, is_text
+
+    def __setstate__(self, state: Any) -> None:
+        raise RefusedError("it sets the state of bytes")
+
+    def value(self) -> bytes | str:
+        data = self.span.read()
+        if self.is_text:
+            return data.decode("utf-8", "surrogatepass") if self.span.is_utf8 else data.decode("latin1")
+        return data.decode("utf-8").encode("latin1") if self.span.is_utf8 else data
 
 
 class _StandIn:
@@ -127,14 +214,14 @@ class _Array:
     __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self.value: NDArray[Any] | list[Any] = np.zeros(0)
+        self.value: NDArray[Any] | FileArray | list[Any] = np.zeros(0)
 
     def __setstate__(self, state: Any) -> None:
         shape, dtype, is_fortran, data = state[-4:]
         self.value = _array(data, dtype, shape, "F" if is_fortran else "C")
 
 
-def _array(data: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any] | list[Any]:
+def _array(data: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any] | FileArray | list[Any]:
     if not isinstance(dtype, _DType) or not isinstance(shape, tuple):
         raise RefusedError("it has an array without a type or a shape")
     if not all(type(size) is int and size >= 0 for size in shape):
@@ -144,6 +231,8 @@ def _array(data: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any] | list
         if not isinstance(data, list) or len(shape) != 1 or len(data) != count:
             raise RefusedError("it has an object array that is no plain list")
         return data
+    if isinstance(data, _Large):
+        return _file_array(data.span, dtype.real(), shape, "F" if order == "F" else "C")
     if isinstance(data, str):  # as Python 2 wrote it
         data = data.encode("latin1")
     if not isinstance(data, (bytes, bytearray)):
@@ -154,6 +243,16 @@ def _array(data: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any] | list
     values = np.frombuffer(data, real) if count else np.zeros(0, real)
     values.flags.writeable = False
     return values.reshape(shape, order="F" if order == "F" else "C")
+
+
+def _file_array(span: Span, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> NDArray[Any] | FileArray:
+    num_bytes = math.prod(shape) * dtype.itemsize
+    # A byte takes one or two as text; how many, one sees when it is read.
+    fits = num_bytes <= span.num_bytes <= 2 * num_bytes if span.is_utf8 else num_bytes == span.num_bytes
+    if not fits:
+        raise RefusedError(f"it has an array of shape {shape} and type {dtype} in {span.num_bytes} bytes")
+    array = FileArray(span, dtype, shape or (1,), order)
+    return array if shape else array.read().reshape(())
 
 
 def _reconstruct(kind: Any, *_: Any) -> _Array:
@@ -170,13 +269,15 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
 
 def _scalar(dtype: Any, data: Any) -> Any:
     values = _array(data, dtype, (1,), "C")
-    if isinstance(values, list):
-        raise RefusedError("it has a NumPy scalar that is an object")
+    if not isinstance(values, np.ndarray):
+        raise RefusedError("it has a NumPy scalar that is an object, or far too large")
     return values[0].item()
 
 
-def _bytes_from_text(text: Any, codec: Any) -> bytes:
+def _bytes_from_text(text: Any, codec: Any) -> bytes | _Large:
     """How protocols 0 to 2 write bytes: `_codecs.encode(text, "latin1")`, and no other codec."""
+    if isinstance(text, _Large) and text.is_text and codec == "latin1":
+        return _Large(text.span, is_text=False)
     if not isinstance(text, str) or codec != "latin1":
         raise RefusedError("it calls '_codecs.encode' for something other than bytes")
     return text.encode("latin1")
@@ -213,6 +314,8 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
     """`value` with every stand-in replaced by its array; what is shared, or contains itself, stays so."""
     if isinstance(value, _Array):
         return _plain(value.value, done)
+    if isinstance(value, _Large):
+        return done[id(value)] if id(value) in done else done.setdefault(id(value), value.value())
     if isinstance(value, (_DType, _StandIn)) or value is _NDARRAY:
         raise RefusedError("it holds a NumPy function or type as a value")
     if not isinstance(value, (dict, list, tuple)):

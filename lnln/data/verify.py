@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from lnln.data.digest import read_digest
-from lnln.data.manifest import FeatureManifest, ViewManifest
+from lnln.data.manifest import FeatureManifest, ShardEntry, ViewManifest
+from lnln.data.read_ahead import read_ahead
 from lnln.data.store import Store
 
 
 def damaged_shards(store: Store, manifest: FeatureManifest | ViewManifest) -> list[str]:
     """Paths of the shards that are missing or not as the manifest states; empty where all is well."""
     entries = [entry for split in manifest.splits.values() for entry in split.shards]
-    return [entry.path for entry in entries if not is_intact(store, entry.path, entry.num_bytes, entry.sha256)]
+    return [entry.path for entry, is_whole in zip(entries, are_intact(store, entries), strict=True) if not is_whole]
+
+
+def are_intact(store: Store, entries: Sequence[ShardEntry]) -> Iterator[bool]:
+    """Of each shard in order, whether it is there and whole; a few are read at the same time."""
+    return read_ahead(lambda entry: is_intact(store, entry.path, entry.num_bytes, entry.sha256), entries)
 
 
 def is_intact(store: Store, path: str, num_bytes: int, sha256: str) -> bool:

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lnln.batches import Views
-from lnln.config import Config, CorruptionConfig, TrainConfig
+from lnln.config import Config, CorruptionConfig, Protocol, TrainConfig
 from lnln.corruption import ViewSpec, make_masks
 from lnln.data.manifest import FeatureManifest, list_views, read_features, read_view
 from lnln.data.schema import MODALITIES, Split
@@ -18,9 +17,10 @@ from lnln.data.shards import read_split
 from lnln.data.store import Store
 from lnln.data.view_shards import read_view_shard
 from lnln.errors import RefusedError
+from lnln.views import Views
 from pipelines import corrupt as corrupt_module
 from pipelines import ingest
-from pipelines.corrupt import corrupt, plan_views, view_specs
+from pipelines.corrupt import VIEWS_PER_JOB, corrupt, plan_views, view_specs
 from pipelines.execute import StageFailedError, dask_client
 from pipelines.ingest import import_corpus, import_sample
 from pipelines.settings import Settings
@@ -105,6 +105,32 @@ def test_views_of_language_features_erase_any_step_and_are_those_that_anyone_wou
                 assert view.realised_rates["test"] == dict.fromkeys(MODALITIES, 1.0)
 
 
+@pytest.mark.parametrize("protocol", ["block", "modality", "noise"])
+def test_every_protocol_is_stored_as_anyone_would_draw_it(store: Store, protocol: Protocol) -> None:
+    rates = (0.0, 0.5, (1.0, 0.0, 0.3), 1.0)
+    config = replace(CONFIG, corruption=replace(CONFIG.corruption, protocol=protocol, rates=rates))
+    specs = view_specs(config)
+    assert [spec.rate for spec in specs if not spec.is_training] == [0.0, 0.25, 0.5, (1.0, 0.0, 0.3), 1.0]
+    features = read_features(store, "sample")
+    for view, spec in zip(corrupt(store, "sample", config), specs, strict=True):
+        assert view.view_id == spec.view_id and view.spec == spec.to_dict()
+        for split, entry in view.splits.items():
+            utterances = read_split(store, features, split)
+            shards = [read_view_shard(store, shard) for shard in entry.shards]
+            masks = make_masks(spec, utterances.utterance_id, utterances.lengths())
+            for column, modality in enumerate(MODALITIES):
+                kept = [each.kept[modality][row] for each in shards for row in range(len(each.utterance_id))]
+                assert [each.tolist() for each in kept] == [
+                    masks.kept[modality][row].tolist() for row in range(len(utterances))
+                ]
+                counted = [each[1:-1] if modality == "text" else each for each in kept]
+                hit = sum(int((~each).sum()) for each in counted) / sum(map(len, counted))
+                assert view.realised_rates[split][modality] == pytest.approx(hit, abs=1e-9)
+                if spec.rates is not None and spec.rates[column] in (0, 1):
+                    assert hit == spec.rates[column]
+    assert all(read_view(store, "sample", features.feature_id, spec.view_id) for spec in specs)
+
+
 def test_views_are_far_smaller_than_features(store: Store) -> None:
     features = read_features(store, "sample")
     view = corrupt(store, "sample", CONFIG)[2]
@@ -145,7 +171,7 @@ def test_plans_are_data(store: Store) -> None:
     num_shards = {split: len(entry.shards) for split, entry in features.splits.items()}
     assert len(plan) == sum(num_shards.values())
     assert str(plan).startswith(f"corrupt sample: {len(plan)} jobs\n  train 0, views 0 to 1\n")
-    many = [ViewSpec.evaluation(rate / 100, 0) for rate in range(25)]
+    many = [ViewSpec.evaluation(rate / 100, 0) for rate in range(2 * VIEWS_PER_JOB + 1)]
     assert len(plan_views(store, features, many)) == 3 * (num_shards["valid"] + num_shards["test"])
     assert len(plan_views(store, features, [])) == 0
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +19,7 @@ from pipelines import execute
 from pipelines.execute import StageFailedError, dask_client, run
 from pipelines.plan import Job, Plan
 from pipelines.settings import Settings
+from tests.dask_processes import dask_processes
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -72,6 +70,35 @@ def test_jobs_that_hold_data(client: Client | None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert run(Plan("bytes", jobs), client) == [(i, 11_000_000) for i in range(6)]
+
+
+@pytest.mark.slow
+def test_jobs_that_hold_data_no_worker_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a worker dies while it is given a job's data: the job goes by way of the scheduler."""
+    with dask_client(Settings(dask="local")) as client:
+        assert client is not None
+        scatter, calls = client.scatter, iter(range(100))
+
+        def fail_at_times(*arguments: Any, **options: Any) -> Any:
+            if next(calls) % 2:
+                raise OSError("in <TCP (closed)>: Stream is closed")
+            return scatter(*arguments, **options)
+
+        monkeypatch.setattr(client, "scatter", fail_at_times)
+        jobs = tuple(Job(f"{i}", square, {"number": i}, holds_data=True) for i in range(8))
+        assert run(Plan("squares", jobs), client) == [i * i for i in range(8)]
+        assert next(calls) == 8
+
+
+def test_jobs_whose_results_are_known_are_not_run(client: Client | None) -> None:
+    plan = Plan("some", (*squares(3), Job("odd", fail, {"number": 1}), *(Job(f"no {i}", die) for i in range(3))))
+    known = {"square 1": "one", "no 0": 0, "no 1": 1, "no 2": 2, "of another plan": 7}
+    done: list[str] = []
+    with pytest.raises(StageFailedError, match="1 of 3 jobs failed"):
+        run(plan, client, known=known, on_done=lambda job, _: done.append(job.name))
+    assert sorted(done) == ["square 0", "square 2"]
+    assert run(plan, client, known={**known, "odd": None}) == [0, "one", 4, None, 0, 1, 2]
+    assert run(Plan("none", squares(2)), client, known={"square 0": 5, "square 1": 6}) == [5, 6]
 
 
 def test_an_empty_plan(client: Client | None) -> None:
@@ -164,34 +191,20 @@ def test_a_worker_that_dies_takes_no_other_job_with_it(holds_data: bool) -> None
     assert "memory" in caught.value.failures["killer"]
 
 
-def start(role: str, *options: str) -> subprocess.Popen[bytes]:
-    """A Dask scheduler or worker as an operator starts it."""
-    command = [sys.executable, "-m", f"distributed.cli.dask_{role}", "--host", "127.0.0.1", "--no-dashboard", *options]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
 @pytest.mark.slow
-def test_a_cluster_of_its_own_and_the_end_of_its_scheduler(tmp_path: Path) -> None:
+@pytest.mark.parametrize("holds_data", [False, True])
+def test_a_cluster_of_its_own_and_the_end_of_its_scheduler(holds_data: bool, tmp_path: Path) -> None:
     """Joined by the address of its scheduler, which is killed in the middle of a stage."""
-    file = tmp_path / "scheduler.json"
-    processes = [start("scheduler", "--port", "0", "--scheduler-file", str(file))]
-    try:
-        deadline = time.monotonic() + 60
-        while not (file.exists() and file.stat().st_size):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        folder = ("--local-directory", str(tmp_path))
-        processes.append(start("worker", "--scheduler-file", str(file), "--nthreads", "1", *folder))
-        address = json.loads(file.read_text())["address"]
-        with dask_client(Settings(dask=address)) as client:
-            assert client is not None
-            client.wait_for_workers(1, timeout=60)
-            assert run(Plan("squares", squares(5)), client) == [0, 1, 4, 9, 16]
-            threading.Timer(0.5, processes[0].send_signal, [signal.SIGKILL]).start()
-            slow = tuple(Job(f"mark {i}", leave_mark, {"folder": tmp_path, "number": i}) for i in range(200))
-            with pytest.raises(RefusedError, match="was lost; the same command"):
-                run(Plan("marks", slow), client)
-    finally:
-        for process in reversed(processes):
-            process.kill()
-            process.wait()
+    with (
+        dask_processes(tmp_path, num_workers=1) as processes,
+        dask_client(Settings(dask=processes.address)) as client,
+    ):
+        assert client is not None
+        client.wait_for_workers(1, timeout=60)
+        assert run(Plan("squares", squares(5)), client) == [0, 1, 4, 9, 16]
+        threading.Timer(0.5, processes.scheduler.kill).start()
+        slow = tuple(
+            Job(f"mark {i}", leave_mark, {"folder": tmp_path, "number": i}, holds_data=holds_data) for i in range(200)
+        )
+        with pytest.raises(RefusedError, match="was lost; the same command"):
+            run(Plan("marks", slow), client)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lnln.data import mmsa
+from lnln.data import file_array, mmsa, unpickle
 from lnln.data.manifest import NO_TOKENIZER, Tokenizer
 from lnln.data.mmsa import TextForm, TokenizerName, read_mmsa
 from lnln.data.schema import MODALITIES, SPLITS
@@ -20,6 +20,14 @@ from tests.corpora import CLS, SEP, mmsa_content, mmsa_split, with_text_features
 from tests.real_data import real_data
 
 Raw = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(params=["in memory", "in the file"], autouse=True)
+def where_arrays_are(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test of this module with the arrays read at once, and with all but the smallest left in the file."""
+    if request.param == "in the file":
+        monkeypatch.setattr(unpickle, "LARGE_BYTES", 128)
+        monkeypatch.setattr(file_array, "BLOCK_BYTES", 300)
 
 
 def make_raw() -> Raw:
@@ -353,7 +361,7 @@ def test_what_is_not_expected_to_be_infinite_is_named_in_one_warning(
     ]
 
 
-@pytest.mark.parametrize("block", [1, 2, 1 << 16])
+@pytest.mark.parametrize("block", [1, 8, 1 << 20])
 def test_an_utterance_that_is_half_nan_is_damaged_and_not_dirty(
     tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

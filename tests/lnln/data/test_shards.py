@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import io
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from lnln.data import shards
-from lnln.data.manifest import SplitEntry
-from lnln.data.schema import MODALITIES, Modality, Ragged, Utterances
+from lnln.data.manifest import LengthSummary, SplitEntry
+from lnln.data.schema import MODALITIES, Modality, Ragged, Split, Utterances
 from lnln.data.shards import (
     decode_shard,
     encode_shard,
@@ -30,6 +32,7 @@ from lnln.data.store import Store
 from lnln.data.verify import damaged_shards
 from lnln.errors import RefusedError
 from tests.lnln.data.features import AUDIO_DIM, VISION_DIM, assert_same, make_manifest, make_utterances
+from tests.memory import peak_bytes
 
 DIMS: dict[Modality, int] = {"audio": AUDIO_DIM, "vision": VISION_DIM}
 FOLDER = "c/features/f1"
@@ -56,6 +59,101 @@ def test_round_trip_in_any_row_groups(lengths: list[int], group_bytes: int) -> N
         patch.setattr(shards, "ROW_GROUP_BYTES", group_bytes)
         data = encode_shard(utterances)
     assert_same(decode_shard(data), utterances)
+
+
+@st.composite
+def any_utterances(draw: st.DrawFn) -> Utterances:
+    """Any lengths from 0, any dims from 1, ids or language features, any finite values, labels, names and texts."""
+    num = draw(st.integers(1, 7))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    extremes = np.array([0.0, -0.0, 1e-45, -3.4e38, 3.4e38, 1.0], np.float32)
+
+    def sequences(dim: int) -> Ragged:
+        lengths = draw(st.lists(st.integers(0, 9), min_size=num, max_size=num))
+        values = random.normal(size=(sum(lengths), dim)).astype(np.float32)
+        is_extreme = random.random(values.shape) < 0.2
+        values[is_extreme] = random.choice(extremes, int(is_extreme.sum()))
+        return Ragged.from_lengths(values, lengths)
+
+    text_lengths = draw(st.lists(st.integers(0, 9), min_size=num, max_size=num))
+    ids = random.integers(0, 2**31 - 1, sum(text_lengths)).astype(np.int32)
+    text_dim = draw(st.sampled_from([0, 1, 2, 17]))
+    texts = st.text(st.characters(codec="utf-8"), max_size=8)
+    labelled = draw(st.sampled_from([(), MODALITIES, ("audio",)]))
+    labels = np.array([draw(st.sampled_from([-3, -0.2, 0, 2.6, 3, np.nan])) for _ in range(num)], np.float32)
+    return Utterances(
+        utterance_id=draw(st.lists(texts, min_size=num, max_size=num)),
+        raw_text=draw(st.lists(st.none() | texts, min_size=num, max_size=num)),
+        label=labels,
+        text=sequences(text_dim) if text_dim else Ragged.from_lengths(ids, text_lengths),
+        audio=sequences(draw(st.sampled_from([1, 2, 5, 74]))),
+        vision=sequences(draw(st.sampled_from([1, 3, 35]))),
+        modality_labels={modality: labels[::-1].copy() for modality in labelled},
+    )
+
+
+def dims_of(utterances: Utterances) -> dict[Modality, int]:
+    framed: tuple[Modality, ...] = MODALITIES if utterances.text_dim else ("audio", "vision")
+    return {modality: utterances.sequences(modality).values.shape[1] for modality in framed}
+
+
+@settings(max_examples=100, deadline=None)
+@given(any_utterances(), st.integers(1, 2000))
+def test_any_utterances_survive_bit_by_bit(utterances: Utterances, group_bytes: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "ROW_GROUP_BYTES", group_bytes)
+        data = encode_shard(utterances)
+        assert data == encode_shard(utterances.take(np.arange(len(utterances))))
+    for dims in (None, dims_of(utterances)):
+        decoded = decode_shard(data, dims)
+        assert_same(decoded, utterances)
+        for modality in MODALITIES:
+            assert decoded.sequences(modality).values.tobytes() == utterances.sequences(modality).values.tobytes()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(any_utterances(), st.lists(st.integers(1, 3), min_size=7, max_size=7), st.data())
+def test_any_split_is_read_as_it_was_cut(
+    store: Store, utterances: Utterances, sizes: list[int], data: st.DataObject
+) -> None:
+    """Whatever the shards, and whatever the manifest says of lengths, which it only expects."""
+    bounds = np.minimum(np.cumsum([0, *sizes]), len(utterances))
+    parts = [utterances.rows(int(a), int(b)) for a, b in pairwise(bounds) if a < b]
+    entries = [write_shard(store, FOLDER, "train", part) for part in parts]
+    stated = data.draw(st.sampled_from([0.0, 0.5, 3.0, 50.0]))
+    lengths = LengthSummary(0, stated, 60, 0)
+    manifest = replace(
+        make_manifest(entries), dims=dims_of(utterances), lengths={"train": dict.fromkeys(MODALITIES, lengths)}
+    )
+    found = read_split(store, manifest, "train")
+    assert_same(found, utterances)
+    assert all(found.sequences(modality).values.flags.writeable for modality in MODALITIES)
+    assert_same(Utterances.concatenate(list(iterate_shards(store, manifest, "train"))), utterances)
+    np.testing.assert_array_equal(read_labels(store, manifest, "train"), utterances.label)
+    for entry, part in zip(entries, parts, strict=True):
+        names, own = read_lengths(store, entry)
+        assert names == part.utterance_id
+        assert all(np.array_equal(own[modality], part.lengths()[modality]) for modality in MODALITIES)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(any_utterances(), st.sampled_from([np.nan, np.inf, -np.inf]), st.data())
+def test_a_value_that_is_not_finite_is_kept_by_a_shard_and_refused_by_a_split(
+    store: Store, utterances: Utterances, value: float, data: st.DataObject
+) -> None:
+    """A shard is bytes; who reads a split gets no value that would spoil a training."""
+    dims = dims_of(utterances)
+    filled = [modality for modality in dims if len(utterances.sequences(modality).values)]
+    assume(filled)
+    modality = data.draw(st.sampled_from(filled))
+    values = utterances.sequences(modality).values
+    values[data.draw(st.integers(0, len(values) - 1)), data.draw(st.integers(0, values.shape[1] - 1))] = value
+    entry = write_shard(store, FOLDER, "train", utterances)
+    assert_same(read_shard(store, entry, dims), utterances)
+    manifest = replace(make_manifest([entry]), dims=dims)
+    for read in (read_split, lambda *arguments: list(iterate_shards(*arguments))):
+        with pytest.raises(RefusedError, match=f"{modality} has values that are NaN or infinite"):
+            read(store, manifest, "train")
 
 
 @settings(max_examples=30, deadline=None)
@@ -212,6 +310,30 @@ def test_labels_and_lengths_alone(store: Store, text_dim: int) -> None:
     assert names == utterances.utterance_id
     for modality, expected in utterances.lengths().items():
         np.testing.assert_array_equal(lengths[modality], expected)
+
+
+@pytest.mark.slow
+def test_a_split_is_in_memory_once_while_it_is_read(store: Store, tmp_path: Path) -> None:
+    shard = make_utterances(50, audio=[10_000] * 50)
+    entry, lengths = write_shard(store, FOLDER, "train", shard), LengthSummary.of(shard.audio.lengths)
+    splits: dict[Split, SplitEntry] = {"train": SplitEntry(1500, (entry,) * 30), "valid": SplitEntry(300, (entry,) * 6)}
+    manifest = replace(
+        make_manifest(), splits=splits, lengths=dict.fromkeys(splits, dict.fromkeys(MODALITIES, lengths))
+    )
+    (tmp_path / "manifest.pkl").write_bytes(pickle.dumps(manifest))
+    code = """
+        import pickle
+        from lnln.data.shards import read_split
+        from lnln.data.store import Store
+
+        store, manifest = Store(sys.argv[1]), pickle.loads(Path(sys.argv[2]).read_bytes())
+        read_split(store, manifest, "valid")  # what is imported and allotted once
+        begin()
+        assert len(read_split(store, manifest, "train")) == 1500
+        end()
+    """
+    # Shards being decoded, and what Arrow keeps for its threads; twice the split were 60 shards.
+    assert peak_bytes(code, tmp_path, tmp_path / "manifest.pkl") < (30 + 18) * shard.audio.values.nbytes
 
 
 def test_damage_is_refused_by_name(store: Store, tmp_path: Path) -> None:

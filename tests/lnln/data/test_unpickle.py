@@ -14,8 +14,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lnln.data import file_array, unpickle
+from lnln.data.file_array import FileArray, row_blocks
 from lnln.data.unpickle import load_pickle
 from lnln.errors import RefusedError
+
+
+@pytest.fixture(params=["in memory", "in the file"], autouse=True)
+def where_arrays_are(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test of this module with the arrays read at once, and with all but the smallest left in the file."""
+    if request.param == "in the file":
+        monkeypatch.setattr(unpickle, "LARGE_BYTES", 30)
+        monkeypatch.setattr(file_array, "BLOCK_BYTES", 17)
+    return str(request.param)
 
 
 def load(tmp_path: Path, data: bytes) -> Any:
@@ -49,9 +60,15 @@ ARRAYS = [
 @pytest.mark.parametrize("array", ARRAYS, ids=lambda array: f"{array.dtype}{array.shape}")
 def test_arrays(array: np.ndarray[Any, Any], protocol: int, tmp_path: Path) -> None:
     found = load(tmp_path, pickle.dumps({"a": array, "again": [array]}, protocol))
-    np.testing.assert_array_equal(found["a"], array)
-    assert found["a"].dtype == array.dtype and found["a"].shape == array.shape
-    assert not found["a"].flags.writeable
+    for there in (found["a"], found["again"][0]):
+        assert there.dtype == array.dtype and there.shape == array.shape and there.ndim == array.ndim
+        values = there.read() if isinstance(there, FileArray) else there
+        np.testing.assert_array_equal(values, array)
+        assert not values.flags.writeable
+        if array.ndim:
+            rows = list(row_blocks(there))
+            assert len(there) == len(array) == sum(map(len, rows))
+            np.testing.assert_array_equal(np.concatenate([array[:0], *rows]), array)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -70,6 +87,68 @@ def test_plain_values(protocol: int, tmp_path: Path) -> None:
 def test_numpy_scalars_and_object_arrays(protocol: int, tmp_path: Path) -> None:
     value = [np.float32(1.5), np.int64(-3), np.bool_(True), np.array(["x", None, 3.0], object)]
     assert load(tmp_path, pickle.dumps(value, protocol)) == [1.5, -3, True, ["x", None, 3.0]]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_large_arrays_are_read_when_asked_for(protocol: int, order: str, where_arrays_are: str, tmp_path: Path) -> None:
+    """In blocks, from wherever they lie in the file, however the protocol writes bytes; and never before."""
+    arrays = {
+        name: np.asarray(np.random.default_rng(i).normal(size=(70, 3, i + 1)), dtype, order)  # type: ignore[call-overload]
+        for i, (name, dtype) in enumerate([("a", "f4"), ("b", ">f8"), ("c", "f2")])
+    }
+    found = load(tmp_path, pickle.dumps({**arrays, "text": "é" * 40, "bytes": b"\xff\0" * 40}, protocol))
+    # Protocol 0 writes bytes as text that ends with the line: those are read at once.
+    stays = where_arrays_are == "in the file" and protocol > 0
+    assert {type(found[name]) for name in arrays} == {FileArray if stays else np.ndarray}
+    assert found["text"] == "é" * 40 and found["bytes"] == b"\xff\0" * 40
+    for _ in range(2):
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(np.concatenate(list(row_blocks(found[name]))), array)
+    if stays:
+        (tmp_path / "x.pkl").write_bytes((tmp_path / "x.pkl").read_bytes()[:100])
+        for name in arrays:
+            with pytest.raises(RefusedError, match="changed while it was read"):
+                list(row_blocks(found[name]))
+
+
+def test_large_values_are_no_keys(where_arrays_are: str, tmp_path: Path) -> None:
+    for value in ({"k" * 300: 1}, {("k" * 300, 2): 1}, {"k" * 300}):
+        if where_arrays_are == "in the file":
+            assert "unhashable" in refusal(tmp_path, pickle.dumps(value))
+        else:
+            assert load(tmp_path, pickle.dumps(value)) == value
+
+
+def test_large_text_of_python_2(tmp_path: Path) -> None:
+    data = b"\xffabc" * 100
+    assert load(tmp_path, b"T" + struct.pack("<i", len(data)) + data + b".") == data.decode("latin1")
+    refusal(tmp_path, b"T" + struct.pack("<i", -300) + data + b".")
+
+
+def test_ids_of_the_pickle_do_not_lead_to_its_large_values(tmp_path: Path) -> None:
+    large = b"\x8e" + struct.pack("<Q", 400) + b"x" * 400
+    for reference in (b"J\0\0\0\0Q.", b"K\0Q.", b"P0\n."):
+        assert "persistent id" in refusal(tmp_path, b"\x80\x04" + large + b"0" + reference)
+
+
+def test_the_state_of_large_bytes_is_not_set(where_arrays_are: str, tmp_path: Path) -> None:
+    large = b"\x8e" + struct.pack("<Q", 400) + b"x" * 400
+    data = b"\x80\x04" + large + b"}\x8c\x04span" + b"K\1sb."
+    assert ("state of bytes" in refusal(tmp_path, data)) == (where_arrays_are == "in the file")
+
+
+@pytest.mark.parametrize("text", ["日" * 40, "a" * 20 + "\ud800" * 20, "é" * 39])
+def test_text_that_is_no_bytes_is_no_data(text: str, where_arrays_are: str, tmp_path: Path) -> None:
+    """What a pickle of protocol 2 says is an array's data need not be: characters beyond latin-1, or too few."""
+    encoded = text.encode("utf-8", "surrogatepass")
+    state = b"(I1\n(I40\ntcnumpy\ndtype\n(S'u1'\nI0\nI1\ntRI00\nc_codecs\nencode\n(X"
+    data = _array(state=state + struct.pack("<I", len(encoded)) + encoded + b"S'latin1'\ntRtb")
+    if where_arrays_are == "in memory" or len(encoded) > 80:
+        assert "x.pkl" in refusal(tmp_path, data)
+    else:
+        with pytest.raises(RefusedError, match=r"x\.pkl"):
+            load(tmp_path, data).read()
 
 
 def test_names_of_numpy_1_and_2(tmp_path: Path) -> None:
