@@ -87,6 +87,16 @@ results: install ## train and score what docs/results.md shows, on DATA=mosi.pkl
 results-table: install ## docs/results.md from the stored scores, without data
 	$(BIN)/python -m benchmarks.results table
 
+# make bench ONLY=data SHARED=1: sections with commas between; SHARED notes that other work runs on the machine meanwhile.
+SHARED ?=
+.PHONY: bench
+bench: install ## measure what docs/performance.md shows, beside baselines (minutes)
+	$(BIN)/python -m benchmarks.performance run $(if $(ONLY),--only $(ONLY)) $(if $(SHARED),--shared)
+
+.PHONY: bench-table
+bench-table: install ## docs/performance.md from the stored seconds, without measuring
+	$(BIN)/python -m benchmarks.performance table
+
 .PHONY: clean
 clean: ## remove the environment and caches; the store stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

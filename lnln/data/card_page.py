@@ -315,7 +315,7 @@ def _traps(manifest: FeatureManifest, facts: CorpusFacts) -> str:
             f"`text_ids` belong to the vocabulary of {code(manifest.tokenizer.name)}; the encoder of another tokenizer "
             "reads other words in them."
         )
-    if any(cleaned.get("num_infinite") for cleaned in manifest.cleaned.values()):
+    if any(any(counts.values()) for counts in manifest.cleaned.values()):
         traps.append("A 0 among the features may be a value that was not finite: see *Cleaned*.")
     if not manifest.source["synthetic"]:
         traps.append(

@@ -198,6 +198,17 @@ def test_a_card_that_cannot_be_written_harms_nothing(
     assert "has no card (the folder is full)" in caplog.text
 
 
+@pytest.mark.parametrize(("value", "said"), [(np.nan, "| vision | 1 | 0 |"), (0.0, "every value of the source was")])
+def test_a_zero_may_be_a_value_that_was_cleaned(store: Store, tmp_path: Path, value: float, said: str) -> None:
+    content = mmsa_content((9, 3, 3))
+    content["train"]["vision"][0, 0, 0] = value
+    path = tmp_path / "cleaned.pkl"
+    path.write_bytes(pickle.dumps(content))
+    page = (folder(store, import_corpus(store, path, "cleaned")) / README).read_text()
+    assert said in page
+    assert ("- A 0 among the features may be a value that was not finite" in page) == bool(np.isnan(value))
+
+
 def test_language_features_and_an_absent_modality(store: Store, tmp_path: Path) -> None:
     content = with_text_features(mmsa_content((9, 3, 3)))
     for split in content.values():

@@ -28,7 +28,7 @@ Columns = Mapping[str, list[Any]]
 def by_pandas(paths: list[Path], cache: Path) -> Columns:
     frame = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
     return {
-        name: [None if not isinstance(value, np.ndarray) and pd.isna(value) else value for value in frame[name]]
+        str(name): [None if not isinstance(value, np.ndarray) and pd.isna(value) else value for value in frame[name]]
         for name in frame
     }
 
