@@ -44,10 +44,10 @@ def radosgw_store_url(radosgw_endpoint: str, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, KEY)
     monkeypatch.setenv("AWS_ENDPOINT_URL", radosgw_endpoint)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    from lnln.data.store_s3 import _filesystem
+    from lnln.data.s3_client import filesystem
 
     bucket = f"bucket-{next(_numbers)}"
-    _filesystem().call_s3("create_bucket", Bucket=bucket)
+    filesystem().call_s3("create_bucket", Bucket=bucket)
     return f"s3://{bucket}/lnln"
 
 

@@ -8,7 +8,7 @@
             await patience.wait_after(error)        # raises where waiting does not help, or has not
 
 This is the only layer of retries: botocore is told to try once, and s3fs's own loop is passed by
-(`lnln/data/store_s3.py`). Else they multiply: five of s3fs times three of botocore are 15 attempts. What remains below
+(`lnln/data/s3_client.py`). Else they multiply: five of s3fs times three of botocore are 15 attempts. What remains below
 is aiohttp, which makes a request a second time, at once, where a connection breaks before an answer comes.
 """
 

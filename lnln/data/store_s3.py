@@ -7,7 +7,6 @@ was first or its own request had arrived and only the answer was lost.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import io
@@ -16,35 +15,30 @@ import os
 import random
 import re
 import secrets
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import botocore.exceptions
-from fsspec.asyn import sync, sync_wrapper
-from s3fs import S3FileSystem
+from fsspec.asyn import sync
 from s3fs.errors import translate_boto_error
 
-from lnln.data.retries import BrokenAnswerError, Patience
+from lnln.data import s3_reader
+from lnln.data.retries import BrokenAnswerError
+from lnln.data.s3_client import PatientFileSystem, filesystem, in_parallel, patiently, status_of
+from lnln.data.s3_reader import ChangedError, Piece, Reader
 from lnln.data.store import StoreAbilities, StoredFile, UnfinishedUpload
 from lnln.errors import RefusedError, StoreFailedError
 
 log = logging.getLogger(__name__)
 
-# Of a reader: what one request asks for. A request that breaks is made again for its piece alone.
-PIECE_BYTES = 8 << 20
 # Above this a file goes to the server in parts, with retries of each. AWS takes 10,000 parts at most.
 MULTIPART_BYTES = 64 << 20
 PART_BYTES = 16 << 20
 _MAX_PARTS = 10_000
-# Pieces or parts under way at once: they bound the memory, and one connection does not fill a fast line.
-_NUM_PARALLEL = 4
-CONNECT_TIMEOUT_SECONDS = 5
-READ_TIMEOUT_SECONDS = 60
 # Rounds of read, change and conditional write that others may win before this one gives up.
 _MAX_ROUNDS = 60
 # Times that an object may be replaced under a reader before it gives up.
@@ -53,87 +47,6 @@ _LOST_OR_AGAIN = {409, 412}
 _NOT_FOUND, _EMPTY_RANGE, _NOT_IMPLEMENTED = 404, 416, 501
 
 T = TypeVar("T")
-
-
-class PatientFileSystem(S3FileSystem):  # type: ignore[misc]
-    """s3fs with `patiently` in place of its own retries. Arrow and Ray get it as it is."""
-
-    # s3fs's loop, which is left for the body of an answer alone: it knows no chance and no end by time.
-    retries = 5
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.has_answered = False
-
-    @property
-    def server(self) -> str:
-        return self.endpoint_url or "S3"
-
-    async def _call_s3(self, method: str, *more: dict[str, Any], **arguments: Any) -> Any:
-        async def call(client: Any) -> Any:
-            verb = getattr(client, method)
-            return await verb(**self._get_s3_method_kwargs(verb, *more, **arguments))
-
-        try:
-            return await patiently(self, call)
-        except botocore.exceptions.ClientError as error:
-            raise translate_boto_error(error) from error
-
-    call_s3 = sync_wrapper(_call_s3)
-
-
-async def patiently(filesystem: PatientFileSystem, request: Callable[[Any], Awaitable[T]]) -> T:
-    """What `request`, given a client of aiobotocore, returns; made again where that may help.
-
-    Raises ClientError for what the server refuses, GaveUpError for a server that keeps failing.
-    """
-    patience = Patience(filesystem.server, is_known=filesystem.has_answered)
-    while True:
-        try:
-            answer = await request(await filesystem.set_session())
-        except Exception as error:
-            filesystem.has_answered |= isinstance(error, botocore.exceptions.ClientError)
-            await patience.wait_after(error)
-        else:
-            filesystem.has_answered = True
-            return answer
-
-
-def _filesystem() -> PatientFileSystem:
-    """One for what the environment says, in this process: a client costs half a second, and a connection to begin."""
-    settings = (
-        os.getpid(),
-        CONNECT_TIMEOUT_SECONDS,
-        READ_TIMEOUT_SECONDS,
-        *sorted(item for item in os.environ.items() if item[0].startswith("AWS_")),
-    )
-    with _making:
-        if settings not in _made:
-            _made[settings] = PatientFileSystem(
-                endpoint_url=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
-                config_kwargs={
-                    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-                    "read_timeout": READ_TIMEOUT_SECONDS,
-                    "retries": {"total_max_attempts": 1},
-                    # Ceph and other servers do not know the checksums that newer clients send unasked.
-                    "request_checksum_calculation": os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required"),
-                },
-                use_listings_cache=False,
-                skip_instance_cache=True,
-            )
-        return _made[settings]
-
-
-_made: dict[tuple[object, ...], PatientFileSystem] = {}
-_making = threading.Lock()
-
-
-class _Piece(NamedTuple):
-    """Some bytes of an object that has `num_bytes`; its ETag says which content they belong to."""
-
-    data: bytes
-    num_bytes: int
-    etag: str
 
 
 class S3:
@@ -152,7 +65,7 @@ class S3:
 
     @cached_property
     def _fs(self) -> PatientFileSystem:
-        return _filesystem()
+        return filesystem()
 
     def read(self, path: str) -> bytes:
         pieces, _ = self._wait_for(lambda: self._fetch(path, lambda _, data: data))
@@ -206,7 +119,7 @@ class S3:
                 reason = getattr(error, "strerror", None) or str(error)
                 raise StoreFailedError(f"s3://{self._name(path)} cannot be read on: {reason}") from error
 
-        return cast(BinaryIO, io.BufferedReader(_Reader(first, fetch)))
+        return cast(BinaryIO, io.BufferedReader(Reader(first, fetch)))
 
     def upload(self, source: Path, path: str) -> None:
         if not source.is_file():
@@ -338,7 +251,7 @@ class S3:
         try:
             sync(self._fs.loop, patiently, self._fs, lambda client: client.head_bucket(Bucket=self._bucket))
         except botocore.exceptions.ClientError as error:
-            if _status(error) == _NOT_FOUND:
+            if status_of(error) == _NOT_FOUND:
                 raise RefusedError(f"store s3://{self._bucket}: there is no such bucket; create it first") from None
             # Else it exists: looking at it is another permission than using it.
         self._has_bucket = True
@@ -351,26 +264,26 @@ class S3:
             first = await self._piece(path, 0)
             begun = [take(0, first.data)]
 
-            async def rest(start: int, first: _Piece = first) -> T:
+            async def rest(start: int, first: Piece = first) -> T:
                 return take(start, (await self._piece(path, start, of=first)).data)
 
             try:
-                return begun + await _in_parallel(
-                    rest, range(len(first.data), first.num_bytes, PIECE_BYTES)
+                return begun + await in_parallel(
+                    rest, range(len(first.data), first.num_bytes, s3_reader.PIECE_BYTES)
                 ), first.etag
-            except _ChangedError:
+            except ChangedError:
                 continue
-        raise _ChangedError(errno.ESTALE, f"replaced {_MAX_READS} times while it was read; read it again")
+        raise ChangedError(errno.ESTALE, f"replaced {_MAX_READS} times while it was read; read it again")
 
-    async def _piece(self, path: str, start: int, of: _Piece | None = None) -> _Piece:
-        """At most PIECE_BYTES from `start` on, of the same content as `of`."""
-        asked = {"Range": f"bytes={start}-{start + PIECE_BYTES - 1}"}
+    async def _piece(self, path: str, start: int, of: Piece | None = None) -> Piece:
+        """At most s3_reader.PIECE_BYTES from `start` on, of the same content as `of`."""
+        asked = {"Range": f"bytes={start}-{start + s3_reader.PIECE_BYTES - 1}"}
 
-        async def get(client: Any) -> _Piece:
+        async def get(client: Any) -> Piece:
             try:
                 answer = await client.get_object(**self._object(path), **asked)
             except botocore.exceptions.ClientError as error:
-                if start or _status(error) != _EMPTY_RANGE:
+                if start or status_of(error) != _EMPTY_RANGE:
                     raise
                 answer = await client.get_object(**self._object(path))  # an empty object has no first byte
             async with answer["Body"] as body:
@@ -379,15 +292,15 @@ class S3:
                 raise BrokenAnswerError(f"{len(data)} of {answer['ContentLength']} bytes came")
             within = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.get("ContentRange", ""))
             if within is None:  # all of it, from a server that knows no ranges
-                return _Piece(data[start : start + PIECE_BYTES] if start else data, len(data), answer["ETag"])
-            piece = _Piece(data, int(within[2]), answer["ETag"])
-            if int(within[1]) != start or len(data) != min(PIECE_BYTES, piece.num_bytes - start):
+                return Piece(data[start : start + s3_reader.PIECE_BYTES] if start else data, len(data), answer["ETag"])
+            piece = Piece(data, int(within[2]), answer["ETag"])
+            if int(within[1]) != start or len(data) != min(s3_reader.PIECE_BYTES, piece.num_bytes - start):
                 raise BrokenAnswerError(f"asked for {asked['Range']}, got {within[0]} with {len(data)} bytes")
             return piece
 
         piece = await patiently(self._fs, get)
         if of is not None and (piece.etag, piece.num_bytes) != (of.etag, of.num_bytes):
-            raise _ChangedError(errno.ESTALE, "it was replaced while it was read; read it again")
+            raise ChangedError(errno.ESTALE, "it was replaced while it was read; read it again")
         return piece
 
     def _read_with_etag(self, path: str) -> tuple[bytes | None, str | None]:
@@ -412,7 +325,7 @@ class S3:
         try:
             sync(self._fs.loop, self._put, path, data, Metadata={"writer": token}, **condition)
         except botocore.exceptions.ClientError as error:
-            status = _status(error)
+            status = status_of(error)
             if status == _NOT_IMPLEMENTED:
                 # The server knows no conditions at all; `probe` has said so.
                 self.write(path, data)
@@ -448,7 +361,7 @@ class S3:
                 return {**part, "ETag": answer["ETag"]}
 
             try:
-                parts = await _in_parallel(put, range(0, num_bytes, size))
+                parts = await in_parallel(put, range(0, num_bytes, size))
                 await patiently(
                     self._fs,
                     lambda client: client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}),
@@ -463,7 +376,7 @@ class S3:
 
     async def _is_complete(self, path: str, error: BaseException, token: str) -> bool:
         """Whether an upload that the server no longer knows is an object by now: its completion, answered in vain."""
-        if not isinstance(error, botocore.exceptions.ClientError) or _status(error) != _NOT_FOUND:
+        if not isinstance(error, botocore.exceptions.ClientError) or status_of(error) != _NOT_FOUND:
             return False
         try:
             head = await patiently(self._fs, lambda client: client.head_object(**self._object(path)))
@@ -479,69 +392,6 @@ class S3:
             log.warning(
                 "s3://%s/%s: parts of an upload may remain; `lnln gc` removes them", self._bucket, upload["Key"]
             )
-
-
-class _ChangedError(OSError):
-    """The object is another than when reading began."""
-
-
-class _Reader(io.RawIOBase):
-    """An object, piece by piece; the last piece is kept. fetch: the piece that begins at a position."""
-
-    def __init__(self, first: _Piece, fetch: Callable[[int], bytes]) -> None:
-        self._num_bytes = first.num_bytes
-        self._start, self._data = 0, first.data
-        self._fetch = fetch
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._num_bytes}[whence]
-        if origin + offset < 0:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        self._position = origin + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        if self._position >= self._num_bytes or not len(buffer):
-            return 0
-        if not self._start <= self._position < self._start + len(self._data):
-            start = self._position - self._position % PIECE_BYTES
-            self._start, self._data = start, self._fetch(start)
-        begin = self._position - self._start
-        data = self._data[begin : begin + len(buffer)]
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-
-async def _in_parallel(work: Callable[[int], Awaitable[T]], starts: Sequence[int]) -> list[T]:
-    """What `work` returns for each of `starts`, in order; a few at a time. The first failure ends the others."""
-    places = asyncio.Semaphore(_NUM_PARALLEL)
-
-    async def one(start: int) -> T:
-        async with places:
-            return await work(start)
-
-    tasks = [asyncio.ensure_future(one(start)) for start in starts]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _status(error: botocore.exceptions.ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _wait(attempt: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lnln.config import Config
-from lnln.data import store_s3
+from lnln.data import s3_client, s3_reader, store_s3
 from lnln.data.manifest import read_features
 from lnln.data.store import Store, StoreAbilities
 from lnln.errors import RefusedError, StoreFailedError
@@ -56,7 +56,7 @@ def test_verbs(store: Store, tmp_path: Path) -> None:
 
 
 def test_pieces(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_s3, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(s3_reader, "PIECE_BYTES", 1000)
     for num_bytes in (0, 1, 1000, 1001, 7000):
         data = os.urandom(num_bytes)
         store.write("sized", data)
@@ -118,7 +118,7 @@ def test_flows(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     features = read_features(store, "c")
     stray = f"{features.folder}/train/part-0123456789ab.parquet"
     store.write(stray, b"stray")
-    store_s3._filesystem().call_s3(
+    s3_client.filesystem().call_s3(
         "create_multipart_upload", Bucket=store.url.split("/")[2], Key=f"lnln/{features.folder}/train/x"
     )
     young = find_garbage(store)

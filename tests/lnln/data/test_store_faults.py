@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lnln.data import retries, store_s3
+from lnln.data import retries, s3_client, s3_reader, store_s3
 from lnln.data.retries import MAX_ATTEMPTS
 from lnln.data.store import Store
 from lnln.errors import RefusedError, StoreFailedError
@@ -48,7 +48,7 @@ def store(proxy: FaultyProxy, s3_store_url: str) -> Store:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(store_s3, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(s3_reader, "PIECE_BYTES", 1000)
     return 1000
 
 
@@ -166,7 +166,7 @@ def test_an_object_that_is_replaced_is_read_as_one_of_both(
 ) -> None:
     """Never the beginning of the one and the end of the other."""
     other = bytes(reversed(CONTENT))[: len(CONTENT) - 1500]
-    in_parallel, rounds = store_s3._in_parallel, []
+    in_parallel, rounds = s3_client.in_parallel, []
 
     async def replace_first(work: Any, starts: Any) -> Any:
         rounds.append(len(starts))
@@ -174,7 +174,7 @@ def test_an_object_that_is_replaced_is_read_as_one_of_both(
             await store._backend._put("there", other)  # type: ignore[attr-defined]
         return await in_parallel(work, starts)
 
-    monkeypatch.setattr(store_s3, "_in_parallel", replace_first)
+    monkeypatch.setattr(store_s3, "in_parallel", replace_first)
     assert store.read("there") == other and len(rounds) == 2
     with store.open("there") as file:
         assert file.read(small_pieces) == other[:small_pieces]
@@ -198,7 +198,7 @@ def test_a_server_that_keeps_failing_is_refused(fault: Fault, store: Store, prox
 def test_a_server_that_does_not_answer_is_refused_in_time(
     store: Store, proxy: FaultyProxy, s3_store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_s3, "READ_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(s3_client, "READ_TIMEOUT_SECONDS", 0.2)
     monkeypatch.setenv("LNLN_S3_RETRY_SECONDS", "0.5")
     impatient = Store(s3_store_url)
     assert impatient.read("there") == CONTENT
