@@ -15,8 +15,8 @@ that is; reports are the user's. Where a manifest or a catalog cannot be read, n
 
 A writer may work meanwhile. Before it commits it has written every file of its own anew, whether it was there or not;
 or its record, before it looked whether the shards that this names are whole. So what it needs is younger than the grace
-time, or beside a record that is. Manifests are read after the listing, and again before each removal; old records go
-before the shards they name, and where there is one again, the rest stays; so does a file that was written since. What
+time, or beside a record that is. Manifests are read after the listing, and again before each removal; an old record
+goes alone, and the shards it names in a later run, if there is none again; a file that was written since stays. What
 remains is a file in a bucket that is older than the grace time and is written anew between the last look and the
 removal: two requests, one after the other.
 """
@@ -45,7 +45,10 @@ _SHARD = re.compile(rf"{_FOLDER}/(?:{'|'.join(SPLITS)})/part-[0-9a-f]{{12}}\.par
 _RECORD = re.compile(rf"{_FOLDER}/unfinished\.json")
 _MANIFEST = re.compile(rf"{_FOLDER}/manifest\.json")
 _MODEL_FILE = re.compile(r"(models/[^/]+)/[0-9a-f]{64}/[^/]+")
-_LEFTOVER = re.compile(r"(?:.*/)?\.[^/]+\.(?:[0-9a-f]{16}\.part|lock)|\.probe-[0-9a-f]{16}")
+# At the top of the store others may lock files too.
+_LEFTOVER = re.compile(
+    r"(?:.*/\.[^/]+|\.corpora\.json)\.(?:[0-9a-f]{16}\.part|lock)|\.[^/]+\.[0-9a-f]{16}\.part|\.probe-[0-9a-f]{16}"
+)
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,11 @@ def find_garbage(store: Store, grace_hours: float = DEFAULT_GRACE_HOURS) -> Garb
     # After the listing, so that what was committed meanwhile counts.
     owners = {match[1] for file in listed if (match := _MANIFEST.fullmatch(file.path))} | set(candidates)
     named, kept = _named(store, owners)
+    # Beside a record, the record alone: a stage that goes on from it at this moment believes the shards that it names.
+    for owner, found in candidates.items():
+        candidates[owner] = [file for file in found if _RECORD.fullmatch(file.path)] or found
     files = {
-        owner: tuple(file for file in sorted(found, key=_turn) if _name(file.path) not in named)
+        owner: tuple(file for file in sorted(found, key=lambda file: file.path) if _name(file.path) not in named)
         for owner, found in sorted(candidates.items())
         if owner not in kept and owner not in busy
     }
@@ -116,11 +122,6 @@ def _owner(path: str) -> str | None:
         return ""
     match = _SHARD.fullmatch(path) or _RECORD.fullmatch(path) or _MODEL_FILE.fullmatch(path)
     return match[1] if match else None
-
-
-def _turn(file: StoredFile) -> tuple[bool, str]:
-    """Records first."""
-    return not _RECORD.fullmatch(file.path), file.path
 
 
 def _is_garbage_still(store: Store, owner: str, path: str) -> bool:

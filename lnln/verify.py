@@ -9,7 +9,7 @@ from pathlib import Path
 from lnln.data.manifest import list_corpora, list_views, read_features, read_view
 from lnln.data.store import Store
 from lnln.data.verify import damaged_shards
-from lnln.errors import RefusedError
+from lnln.errors import RefusedError, StoreFailedError
 from lnln.model_store import PublishedModel, damaged_files, list_models, resolve
 from lnln.runs import damaged_run_files, damaged_selection_weights, load_run, run_folder, selection_weights
 
@@ -42,12 +42,23 @@ def verify(store: Store, name: str | None = None) -> dict[str, int]:
 
 
 def _corpus(store: Store, corpus: str, counts: Counter[str]) -> list[str]:
-    manifest = read_features(store, corpus)
-    damaged = damaged_shards(store, manifest)
     counts["corpora"] += 1
+    try:
+        manifest = read_features(store, corpus)
+    except StoreFailedError:
+        raise
+    except RefusedError as error:
+        return [str(error)]
+    damaged = damaged_shards(store, manifest)
     counts["feature shards"] += sum(len(split.shards) for split in manifest.splits.values())
     for view_id in list_views(store, corpus, manifest.feature_id):
-        view = read_view(store, corpus, manifest.feature_id, view_id)
+        try:
+            view = read_view(store, corpus, manifest.feature_id, view_id)
+        except StoreFailedError:
+            raise
+        except RefusedError as error:
+            damaged.append(str(error))
+            continue
         if view is None:
             views = f"{corpus}/views/{manifest.feature_id}"
             damaged.append(f"{views}/{view_id}/manifest.json, which {views}/index.json names")

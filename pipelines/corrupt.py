@@ -66,7 +66,7 @@ def corrupt(store: Store, corpus: str, config: Config, client: Client | None = N
         for spec, part in zip(job.arguments["specs"], masked, strict=True):
             parts[spec][job.arguments["shard"]] = part
             if len(parts[spec]) == sum(len(features.splits[split].shards) for split in view_splits(features, spec)):
-                views[spec] = commit_view(store, _view_manifest(features, spec, parts.pop(spec)))
+                views[spec] = commit_view(store, _view_manifest(features, spec, parts.pop(spec)), anew=True)
 
     run(plan_views(store, features, missing), client, on_done=collect)
     log.info("%s: %d views made, %d there already", corpus, len(missing), len(specs) - len(missing))
@@ -154,7 +154,7 @@ def _realised_rate(masked: Sequence[MaskedShard], modality: Modality) -> float:
 
 
 def _whole_view(store: Store, features: FeatureManifest, spec: ViewSpec) -> ViewManifest | None:
-    """The view, if it is there and every shard is whole; else what is there no longer counts as a view."""
+    """The view, if it is there and every shard is whole. If not, its manifest is written over once it is made again."""
     folder = view_folder(features.corpus, features.feature_id, spec.view_id)
     try:
         view = read_view(store, features.corpus, features.feature_id, spec.view_id)
@@ -168,5 +168,4 @@ def _whole_view(store: Store, features: FeatureManifest, spec: ViewSpec) -> View
     if not damaged:
         return view
     log.warning("view %s is damaged (%s): making it again", folder, damaged[0])
-    store.remove(f"{folder}/manifest.json")
     return None

@@ -176,13 +176,15 @@ def _import(
         splits={split: entry for split, entry in splits.items() if entry.shards},
     )
     log.info("%s: %d shards written", folder, len(shards))
-    committed = write_card(store, commit_features(store, manifest))
+    committed = write_card(store, commit_features(store, manifest, anew=True))
     record.remove()
     return committed
 
 
 def _whole_features(store: Store, corpus: str, feature_id: str) -> FeatureManifest | None:
-    """The features, if they are there and every shard can be read; else what is there no longer counts as features."""
+    """The features, if they are there and every shard can be read. If not, their manifest is written over once the
+    shards are there again, and not removed before: another process may be faster, and its commit be whole.
+    """
     path = f"{feature_folder(corpus, feature_id)}/manifest.json"
     if not store.exists(path):
         return None
@@ -196,7 +198,6 @@ def _whole_features(store: Store, corpus: str, feature_id: str) -> FeatureManife
         raise
     except RefusedError as error:
         log.warning("%s is damaged (%s): importing it again", feature_folder(corpus, feature_id), error)
-        store.remove(path)
         return None
     return manifest
 

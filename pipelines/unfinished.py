@@ -51,9 +51,6 @@ class Unfinished:
         claimed = {name: shard for name, shard in self._read().items() if self._is_plausible(name, shard)}
         if claimed:  # young again before it is believed: `lnln gc` removes shards that only an old record names
             self._write(claimed)
-        # Written again first: `lnln gc` spares what a record that is not old names.
-        self._shards = claimed
-        self.save()
         checks = are_intact(self._store, list(claimed.values()))
         self._shards = {name: shard for (name, shard), whole in zip(claimed.items(), checks, strict=True) if whole}
         if self._shards:
@@ -94,7 +91,7 @@ class Unfinished:
             return {}
         except StoreFailedError:
             raise
-        except (RefusedError, KeyError, TypeError, AttributeError) as error:
+        except (RefusedError, KeyError, TypeError, ValueError, AttributeError) as error:
             log.warning("%s/%s is damaged (%s): all shards are written again", self._store.url, self._path, error)
             return {}
 

@@ -182,12 +182,13 @@ def view_folder(corpus: str, feature_id: str, view_id: str) -> str:
     return f"{check_corpus_name(corpus)}/views/{feature_id}/{view_id}"
 
 
-def commit_features(store: Store, manifest: FeatureManifest) -> FeatureManifest:
+def commit_features(store: Store, manifest: FeatureManifest, *, anew: bool = False) -> FeatureManifest:
     """Make the features of `manifest` exist, and the ones in use for the corpus. Its shards must be written before.
 
-    Returns the manifest in force: that of an earlier commit of the same feature_id, where there was one.
+    Returns the manifest in force: that of an earlier commit of the same feature_id, where there was one. anew: this
+    one, since what the earlier one names was found damaged, and the shards have been written again.
     """
-    committed = _commit(store, manifest, FeatureManifest)
+    committed = _commit(store, manifest, FeatureManifest, anew)
     current = encode_json({"feature_id": committed.feature_id})
     store.update(f"{manifest.corpus}/features/current.json", lambda _: current)
     add_name(store, "corpora.json", manifest.corpus)
@@ -211,9 +212,9 @@ def read_features(store: Store, corpus: str, feature_id: str | None = None) -> F
     return manifest
 
 
-def commit_view(store: Store, manifest: ViewManifest) -> ViewManifest:
-    """Make a view exist. Its shards must be written before. Returns the manifest in force, as `commit_features`."""
-    committed = _commit(store, manifest, ViewManifest)
+def commit_view(store: Store, manifest: ViewManifest, *, anew: bool = False) -> ViewManifest:
+    """Make a view exist. Its shards must be written before. anew and result as `commit_features`."""
+    committed = _commit(store, manifest, ViewManifest, anew)
     add_name(store, f"{manifest.corpus}/views/{manifest.feature_id}/index.json", manifest.view_id)
     return committed
 
@@ -260,7 +261,7 @@ def _current_features(store: Store, corpus: str) -> str:
     return feature_id
 
 
-def _commit(store: Store, manifest: ManifestT, cls: type[ManifestT]) -> ManifestT:
+def _commit(store: Store, manifest: ManifestT, cls: type[ManifestT], anew: bool) -> ManifestT:
     path = f"{manifest.folder}/manifest.json"
     data = _encode(manifest)
     if store.create(path, data):
@@ -272,7 +273,7 @@ def _commit(store: Store, manifest: ManifestT, cls: type[ManifestT]) -> Manifest
         raise
     except RefusedError:
         earlier = None
-    if earlier is None:
+    if earlier is None or (anew and _encode(earlier) != data):
         store.write(path, data)
         return manifest
     return earlier

@@ -89,6 +89,8 @@ def read_schema(data: bytes, name: str) -> pa.Schema:
     """The columns that a Parquet file in memory states, and its metadata; RefusedError where it is none."""
     try:
         return pq.read_schema(pa.BufferReader(data))
+    except MemoryError:  # Arrow's is one of its own errors too, and says nothing of the file
+        raise
     except (pa.ArrowException, OSError) as error:
         raise RefusedError(f"{name} is no whole Parquet file: {' '.join(str(error).split())}") from error
 
@@ -116,6 +118,8 @@ def read_parquet(
         batches = list(file.iter_batches(num_rows, columns=columns or wanted, use_threads=False))
         table = pa.Table.from_batches(batches) if batches else file.read(columns=columns or wanted, use_threads=False)
         table.validate(full=True)
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise RefusedError(f"{name} is no whole Parquet file: {' '.join(str(error).split())}") from error
     return table
@@ -133,4 +137,8 @@ def _is_like(found: pa.DataType, expected: pa.DataType) -> bool:
 
 def _how_to_mend(entry: ShardEntry) -> str:
     corpus, kind = entry.path.split("/")[:2]
-    return f"run `lnln corrupt {corpus}` again" if kind == "views" else f"import corpus {corpus} again"
+    return (
+        f"run `lnln corrupt {corpus}` again, with the config that asked for it"
+        if kind == "views"
+        else f"import corpus {corpus} again"
+    )

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NoReturn, Protocol
 
 from lnln.errors import RefusedError, StoreFailedError
 
@@ -198,8 +198,8 @@ class Store:
         """The value in `path`; RefusedError names the file where that is damaged."""
         data = self.read(path)
         try:
-            return json.loads(data)
-        except ValueError as error:
+            return json.loads(data, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
             raise RefusedError(f"{self.url}/{path} is no whole JSON file: {error}") from error
 
     def create_json(self, path: str, value: Any) -> bool:
@@ -237,6 +237,10 @@ def encode_json(value: Any) -> bytes:
     """Canonical JSON: sorted keys, two spaces, UTF-8, a newline at the end. Equal values, equal bytes."""
     text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     return text.encode() + b"\n"
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, which is no JSON")
 
 
 def _backend_for(url: str) -> tuple[str, Backend]:

@@ -197,14 +197,25 @@ def _remove_if_of(path: Path, modified: float) -> bool:
     """Take `path` away and only then look at it: a writer may have replaced it since it was looked at."""
     taken = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     path.rename(taken)
-    try:
-        is_new = taken.lstat().st_mtime != modified
-        if is_new:
-            with contextlib.suppress(FileExistsError):  # newer still
-                os.link(taken, path)
-    finally:
-        taken.unlink()
+    is_new = taken.lstat().st_mtime != modified
+    if is_new:
+        _put_back(taken, path)
+    taken.unlink(missing_ok=True)
     return not is_new
+
+
+def _put_back(taken: Path, path: Path) -> None:
+    """Unless there is one newer still; `taken` may remain."""
+    try:
+        os.link(taken, path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with _locked(path):  # as `create` does there
+            if not path.exists():
+                taken.rename(path)
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:

@@ -27,9 +27,10 @@ from lnln.errors import RefusedError
 # Bytes from which on the data of an array is left in the file.
 LARGE_BYTES = 1 << 20
 
-# Harmless whatever they are called with. `bytes(n)` and `bytearray(n)` are not: they take as much memory as they like.
+# `bytes(n)` and `bytearray(n)` are not among them: they take as much memory as they like. Nor is `str`, since the text
+# of lists in lists doubles with every level.
 _BUILTINS: dict[str, type] = {
-    kind.__name__: kind for kind in (bool, int, float, complex, str, list, tuple, dict, set, frozenset)
+    kind.__name__: kind for kind in (bool, int, float, complex, list, tuple, dict, set, frozenset)
 }
 
 
@@ -64,6 +65,8 @@ def load_pickle(path: Path) -> Any:
         raise RefusedError(f"there is no file {path}") from None
     except OSError as error:
         raise RefusedError(f"{path} cannot be read: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise RefusedError(f"{path} needs more memory than there is; import it on a larger machine") from error
     except Exception as error:  # a damaged pickle fails in any way it likes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise RefusedError(f"{path} is no whole pickle: {reason}; copy or download it again") from error
@@ -190,7 +193,8 @@ class _DType:
 
     def __init__(self, spec: Any) -> None:
         if not isinstance(spec, str) or not re.fullmatch(r"[|<>=]?(b1|[iu][1248]|f[248]|[US][1-9]\d{0,6}|O8?)", spec):
-            raise RefusedError(f"it has an array of type {str(spec)[:40]!r}, expected numbers or text")
+            said = repr(spec[:40]) if isinstance(spec, str) else type(spec).__name__
+            raise RefusedError(f"it has an array of type {said}, expected numbers or text")
         self._spec = spec.lstrip("|<>=")
         self._order = spec[0] if spec[0] in "<>" else "="
 
@@ -225,7 +229,7 @@ def _array(data: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any] | File
     if not isinstance(dtype, _DType) or not isinstance(shape, tuple):
         raise RefusedError("it has an array without a type or a shape")
     if not all(type(size) is int and size >= 0 for size in shape):
-        raise RefusedError(f"it has an array of shape {str(shape)[:60]}")
+        raise RefusedError("it has an array whose shape is not of whole numbers of 0 or more")
     count = math.prod(shape)
     if dtype.is_object:
         if not isinstance(data, list) or len(shape) != 1 or len(data) != count:
@@ -261,9 +265,18 @@ def _reconstruct(kind: Any, *_: Any) -> _Array:
     return _Array()
 
 
-def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
+    """axes: where order is `K`, how the axes of the array lie among those of the data."""
     array = _Array()
     array.value = _array(data, dtype, shape, order)
+    if order == "K":
+        is_order = isinstance(axes, tuple) and all(type(axis) is int for axis in axes)
+        if not is_order or sorted(axes) != list(range(len(shape))):
+            raise RefusedError("it has an array whose axes are in no order")
+        values = array.value.read() if isinstance(array.value, FileArray) else array.value
+        if not isinstance(values, np.ndarray):
+            raise RefusedError("it has an object array that is no plain list")
+        array.value = values.transpose(axes)
     return array
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from lnln.data.manifest import FeatureManifest, list_views, read_features, read_
 from lnln.data.schema import MODALITIES, Split
 from lnln.data.shards import read_split
 from lnln.data.store import Store
+from lnln.data.verify import damaged_shards
 from lnln.data.view_shards import read_view_shard
 from lnln.errors import RefusedError
 from lnln.views import Views
@@ -260,3 +262,21 @@ def test_a_bucket_gets_the_same_manifests_and_mends_the_same_way(store: Store, s
     bucket.remove(made[0].splits["valid"].shards[0].path)
     assert corrupt(bucket, "sample", CONFIG) == made
     assert bucket.exists(made[0].splits["valid"].shards[0].path)
+
+
+def test_what_another_process_mended_meanwhile_is_not_taken_away(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found damaged here, mended and committed there; and then this process dies."""
+    made = corrupt(store, "sample", CONFIG)
+    path = made[0].splits["test"].shards[0].path
+    whole = store.read(path)
+    store.write(path, whole[:-1])
+
+    def mend_and_die(*_: Any, **__: Any) -> NoReturn:
+        store.write(path, whole)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(corrupt_module, "run", mend_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        corrupt(store, "sample", CONFIG)
+    assert read_view(store, "sample", made[0].feature_id, made[0].view_id) == made[0]
+    assert damaged_shards(store, made[0]) == []

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lnln import show
@@ -309,7 +311,7 @@ def test_importing_again_mends_what_was_damaged(store: Store, source: Path, how:
 def test_a_crash_between_shards_and_manifest_leaves_nothing_visible(
     store: Store, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def crash(*_: object) -> None:
+    def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -423,3 +425,17 @@ def test_the_sample_does_not_take_the_place_of_a_real_corpus(tmp_path: Path) -> 
         import_sample(store, "mine")
     assert read_features(store, "mine") == real
     assert import_sample(store, "sample") == import_sample(store, "sample")
+
+
+def test_too_little_memory_is_no_damage(store: Store, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrow's error says nothing of the file: good features stay."""
+    made = import_corpus(store, source, "tiny")
+
+    def fail(*_: object, **__: object) -> None:
+        raise pa.ArrowMemoryError("malloc of size 268435456 failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq.ParquetFile, "iter_batches", fail)
+        with pytest.raises(MemoryError):
+            import_corpus(store, source, "tiny")
+    assert read_features(store, "tiny") == made and damaged_shards(store, made) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -260,3 +261,34 @@ def test_other_writers_answer_is_not_taken_for_ours(s3_store_url: str) -> None:
     assert not backend._put_if("a", b"2", {"IfMatch": '"00000000000000000000000000000000"'})
     assert not backend._put_if("gone", b"2", {"IfMatch": '"00000000000000000000000000000000"'})
     assert backend.read("a") == b"1"
+
+
+@pytest.mark.parametrize("data", [b'{"rate": NaN}', b'{"rate": -Infinity}', b"[" * 200_000])
+def test_json_that_is_none_is_refused_by_name(store: Store, data: bytes) -> None:
+    store.write("a/value.json", data)
+    with pytest.raises(RefusedError, match=r"a/value\.json is no whole JSON file"):
+        store.read_json("a/value.json")
+
+
+def test_a_file_replaced_while_gc_looks_stays_without_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no links")
+
+    store = Store(tmp_path)
+    store.write("a/old", b"old")
+    os.utime(tmp_path / "a" / "old", (1, 1))
+    (old,) = store.list_files()
+    rename = Path.rename
+
+    def replace_first(path: Path, target: Path) -> Path:
+        if path.name == "old":
+            path.write_bytes(b"new")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(Path, "rename", replace_first)
+    assert not store.remove_unchanged(old)
+    assert store.read("a/old") == b"new"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["old"]

@@ -247,7 +247,7 @@ FLOATS = b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR"
         (b"cnumpy\ndtype\n(S'V8'\nI0\nI1\ntR.", "type 'V8'"),
         (b"cnumpy\ndtype\n(S'M8'\nI0\nI1\ntR.", "type 'M8'"),
         (b"cnumpy\ndtype\n(S'U0'\nI0\nI1\ntR.", "type 'U0'"),
-        (b"cnumpy\ndtype\n(I7\nI0\nI1\ntR.", "type '7'"),
+        (b"cnumpy\ndtype\n(I7\nI0\nI1\ntR.", "type int"),
         (FLOATS + b"(I3\nS'<'\nN(S'a'\ntNI-1\nI-1\nI0\ntb.", "fields"),
         (FLOATS + b".", "type as a value"),
         (b"cnumpy\nndarray\n.", "type as a value"),
@@ -312,4 +312,25 @@ def test_a_few_bytes_cannot_ask_for_all_memory(tmp_path: Path, put: bytes) -> No
         path = tmp_path / "small.pkl"
         path.write_bytes(b"\x80\x02" + start + put + b".")
         with pytest.raises(RefusedError, match="numbers a value 268435456"):
+            load_pickle(path)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("axes", [(0, 2, 1), (2, 0, 1), (1, 0, 2)])
+def test_axes_in_another_order(tmp_path: Path, protocol: int, axes: tuple[int, ...]) -> None:
+    """Neither rows nor columns first: NumPy writes the order of the axes beside the data, in protocol 5."""
+    array = np.arange(24, dtype=np.float64).reshape(3, 4, 2).transpose(axes)
+    path = tmp_path / "axes.pkl"
+    path.write_bytes(pickle.dumps({"array": array}, protocol))
+    found = load_pickle(path)["array"]
+    np.testing.assert_array_equal(found.read() if isinstance(found, FileArray) else found, array, strict=True)
+
+
+def test_text_of_lists_in_lists_is_made_by_nobody(tmp_path: Path) -> None:
+    """Each of 60 levels holds the one before it twice: as text, a billion gigabytes."""
+    levels = b"]" + b"".join(b"q%c](h%ch%ce" % (i, i, i) for i in range(60))
+    path = tmp_path / "bomb.pkl"
+    for call in (b"\x80\x02cbuiltins\nstr\n%s\x85R.", b"\x80\x02cnumpy\ndtype\n%s\x85R."):
+        path.write_bytes(call % levels)
+        with pytest.raises(RefusedError):
             load_pickle(path)
