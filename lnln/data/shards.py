@@ -5,7 +5,7 @@
 
 Sequences are non-null lists without padding; audio and vision are row-major `length * dim` float32. Text is `text_ids`,
 or language features in `text` with `text_length`, like audio. No dictionary, byte-stream-split and zstd on floats:
-smaller than by Parquet's defaults, and not slower to read with every check (docs/performance.md). Equal utterances give
+smaller than by Parquet's defaults; docs/performance.md has what reading with every check costs. Equal utterances give
 equal bytes, and the file's name is its content's SHA-256, so a job done twice writes the same file.
 """
 
