@@ -113,6 +113,6 @@ def _read_view(
     if not fits:
         raise RefusedError(
             f"{store.url}/{view.folder} does not fit split {split} of its features; "
-            f"run `lnln corrupt {manifest.corpus}` again"
+            f"remove its manifest.json and run `lnln corrupt {manifest.corpus}` again"
         )
     return masks

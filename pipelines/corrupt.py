@@ -54,7 +54,8 @@ class MaskedShard:
 def corrupt(store: Store, corpus: str, config: Config, client: Client | None = None) -> list[ViewManifest]:
     """The evaluation views (splits valid and test) and the stored training draws (split train) that `config` names.
 
-    RefusedError where the corpus is unknown, or jobs fail: the views that they leave incomplete do not exist.
+    RefusedError where the corpus is unknown, or jobs fail: the views that they leave incomplete do not exist, or
+    are as damaged as they were found.
     """
     features = read_features(store, corpus)
     specs = [spec for spec in view_specs(config) if view_splits(features, spec)]
