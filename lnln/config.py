@@ -13,8 +13,9 @@ import difflib
 import hashlib
 import json
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -311,12 +312,9 @@ def load_config(name: str | None = None, overrides: Iterable[str] = ()) -> Confi
     """
     values: dict[str, Any] = {}
     if name is not None:
-        values = _read_yaml(name)
+        values = read_yaml(name, resources.files("lnln.configs"), config_names())
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise RefusedError(f"--set takes key=value such as loss.adversarial=0.5, got {override!r}")
-        _assign(values, key.strip(), text)
+        assign(values, override, example="loss.adversarial=0.5")
     return Config.from_dict(values)
 
 
@@ -413,7 +411,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     raise RefusedError(f"config key {where} must be of type {hint.__name__}, got {value!r}")
 
 
-def _read_yaml(name: str) -> dict[str, Any]:
+def read_yaml(name: str, folder: Traversable, names: Sequence[str]) -> dict[str, Any]:
+    """The sections of the config `name`: one of `names`, files of `folder`, or a path to a YAML file.
+
+    RefusedError where there is none, or it holds no sections.
+    """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
@@ -422,10 +424,10 @@ def _read_yaml(name: str) -> dict[str, Any]:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise RefusedError(f"config {name} is not UTF-8 text: {error.reason}") from error
-    elif name in config_names():
-        text = (resources.files("lnln.configs") / f"{name}.yaml").read_text(encoding="utf-8")
+    elif name in names:
+        text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
     else:
-        raise RefusedError(f"no config called {name!r}; there are {', '.join(config_names())}, or give a .yaml file")
+        raise RefusedError(f"no config called {name!r}; there are {', '.join(names)}, or give a .yaml file")
     try:
         values = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
@@ -435,7 +437,12 @@ def _read_yaml(name: str) -> dict[str, Any]:
     return values
 
 
-def _assign(values: dict[str, Any], key: str, text: str) -> None:
+def assign(values: dict[str, Any], override: str, *, example: str) -> None:
+    """Set in `values` what `override` says, a `section.key=value` in YAML; RefusedError where it says nothing."""
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise RefusedError(f"--set takes key=value such as {example}, got {override!r}")
     *sections, last = key.split(".")
     for section in sections:
         values = values.setdefault(section, {})

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lnln.data.manifest import check_corpus_name, read_features, read_view
-from lnln.data.schema import SPLITS
+from lnln.data.schema import STORED_SPLITS
 from lnln.data.store import Store, StoredFile, UnfinishedUpload
 from lnln.errors import RefusedError, StoreFailedError
 from lnln.model_store import read_model
@@ -41,7 +41,7 @@ DEFAULT_GRACE_HOURS = 24.0
 # Where lnln writes: a store may be a folder, or a bucket, with other things in it.
 _OURS = re.compile(r"[^/]+|(?:[^/]+/(?:features|views)|runs|studies|models|reports)/.*")
 _FOLDER = r"([^/]+/(?:features/[^/]+|views/[^/]+/[^/]+))"
-_SHARD = re.compile(rf"{_FOLDER}/(?:{'|'.join(SPLITS)})/part-[0-9a-f]{{12}}\.parquet")
+_SHARD = re.compile(rf"{_FOLDER}/(?:{'|'.join(STORED_SPLITS)})/part-[0-9a-f]{{12}}\.parquet")
 _RECORD = re.compile(rf"{_FOLDER}/unfinished\.json")
 _MANIFEST = re.compile(rf"{_FOLDER}/manifest\.json")
 _MODEL_FILE = re.compile(r"(models/[^/]+)/[0-9a-f]{64}/[^/]+")

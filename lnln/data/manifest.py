@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnln.data.name_list import add_name, read_names
-from lnln.data.schema import MODALITIES, SPLITS, FeatureSpec, Modality, Split
+from lnln.data.schema import MODALITIES, STORED_SPLITS, FeatureSpec, Modality, Split
 from lnln.data.store import Store, encode_json
 from lnln.errors import RefusedError, StoreFailedError
 
@@ -83,6 +83,19 @@ class LengthSummary:
 
 
 @dataclass(frozen=True)
+class Extraction:
+    """How features were made of raw clips. config: every knob, as `pipelines.extractors.config` has them.
+
+    counts: what was met on the way, by name (`clips`, `clips_without_audio`, `frames_without_face`, ...). quarantine:
+    the Parquet table of clips that are not among the utterances (utterance_id, stage, reason); None where all are.
+    """
+
+    config: Mapping[str, Any]
+    counts: Mapping[str, int]
+    quarantine: ShardEntry | None = None
+
+
+@dataclass(frozen=True)
 class FeatureManifest:
     """The features of one corpus.
 
@@ -90,7 +103,7 @@ class FeatureManifest:
     tokenizer: NO_TOKENIZER where text is language features. dims: of audio and vision, and of text where that is
     features. lengths: by split, then modality. statistics: by the modalities of `dims`, `mean` and `std` (one number
     per dimension) over the frames of the training split. cleaned: by the same, `num_nan` and `num_infinite` values
-    that were set to 0.
+    that were set to 0. extraction: None where the features were imported.
     """
 
     corpus: str
@@ -104,6 +117,7 @@ class FeatureManifest:
     statistics: Mapping[Modality, Mapping[str, list[float]]]
     cleaned: Mapping[Modality, Mapping[str, int]]
     splits: Mapping[Split, SplitEntry]
+    extraction: Extraction | None = None
 
     @property
     def folder(self) -> str:
@@ -115,11 +129,20 @@ class FeatureManifest:
         return self.dims.get("text", 0)
 
     def absent_modalities(self) -> tuple[Modality, ...]:
-        """The modalities that no utterance of the training split has, so that no model can learn from them."""
-        return tuple(modality for modality in MODALITIES if self.lengths["train"][modality].max == 0)
+        """The modalities that no utterance of the training split has, so that no model can learn from them.
+
+        Of a corpus without a training split, those that no utterance has.
+        """
+        looked_at = [self.lengths["train"]] if "train" in self.lengths else list(self.lengths.values())
+        return tuple(m for m in MODALITIES if all(lengths[m].max == 0 for lengths in looked_at))
 
     def spec(self) -> FeatureSpec:
-        """What a model must know of these features to be built."""
+        """What a model must know of these features to be built. RefusedError where no split is for training."""
+        if "train" not in self.lengths:
+            raise RefusedError(
+                f"corpus {self.corpus!r} has no split 'train' to learn from, it has {', '.join(self.splits)}; "
+                "say in the column `mode` of its label.csv which clips are for training, and extract it again"
+            )
         longest = self.lengths["train"]
         return FeatureSpec(
             audio_dim=self.dims["audio"],
@@ -286,7 +309,10 @@ def _encode(manifest: FeatureManifest | ViewManifest) -> bytes:
 
 def _content(manifest: FeatureManifest | ViewManifest) -> dict[str, Any]:
     # Through JSON, so that what is hashed is what a reader gets: lists for tuples, floats as they are written.
-    content: dict[str, Any] = json.loads(encode_json({"format": FORMAT, **asdict(manifest)}))
+    values = asdict(manifest)
+    if values.get("extraction", ...) is None:  # as before there were any: what is the same keeps its digest
+        del values["extraction"]
+    content: dict[str, Any] = json.loads(encode_json({"format": FORMAT, **values}))
     return content
 
 
@@ -316,7 +342,9 @@ def _read(store: Store, path: str, cls: type[ManifestT]) -> ManifestT | None:
 
 def _decode(content: dict[str, Any], cls: type[ManifestT]) -> ManifestT:
     values = {key: value for key, value in content.items() if key != "format"}
-    values["splits"] = {split: _decode_split(values["splits"][split]) for split in SPLITS if split in values["splits"]}
+    values["splits"] = {
+        split: _decode_split(values["splits"][split]) for split in STORED_SPLITS if split in values["splits"]
+    }
     if cls is FeatureManifest:
         values["tokenizer"] = Tokenizer(**values["tokenizer"])
         values["label_range"] = tuple(values["label_range"])
@@ -325,7 +353,14 @@ def _decode(content: dict[str, Any], cls: type[ManifestT]) -> ManifestT:
             split: {modality: LengthSummary(**by_modality[modality]) for modality in MODALITIES}
             for split, by_modality in values["lengths"].items()
         }
+        if "extraction" in values:
+            values["extraction"] = _decode_extraction(values["extraction"])
     return cls(**values)
+
+
+def _decode_extraction(value: dict[str, Any]) -> Extraction:
+    quarantine = value["quarantine"]
+    return Extraction(value["config"], value["counts"], None if quarantine is None else ShardEntry(**quarantine))
 
 
 def _decode_split(value: dict[str, Any]) -> SplitEntry:

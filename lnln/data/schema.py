@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Modality = Literal["text", "audio", "vision"]
-Split = Literal["train", "valid", "test"]
+Split = Literal["train", "valid", "test", "unassigned"]
 
 MODALITIES: tuple[Modality, ...] = ("text", "audio", "vision")
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+# Clips that no list assigns to a split: they wait for a prediction, and nothing is trained, chosen or scored on them.
+STORED_SPLITS: tuple[Split, ...] = (*SPLITS, "unassigned")
 
 
 @dataclass(frozen=True)
