@@ -257,6 +257,7 @@ class Recorder:
         self.model = model
         self.calls: dict[str, tuple[tuple[Any, ...], Tensor]] = {}
         assert model.text_encoder is not None, "published models read ids"
+        model.reads_pairs_once = False  # the oracle has what passes for both rows of a pair
         # Shards hold no segments, the oracle's texts have two.
         model.text_encoder.register_forward_pre_hook(lambda _, args: (*args, segments[: len(args[0])]))
         parts: dict[str, Any] = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from lnln.config import ModelConfig, TrainConfig, from_dict, stored_model
@@ -57,9 +57,21 @@ class SentimentModel(nn.Module, PyTorchModelHubMixin, library_name="lnln", tags=
         """Most steps of text that can be read at once; None: any number."""
         return None if self.text_encoder is None else self.text_encoder.max_length
 
-    def read_text(self, x: Tensor, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T F"]:
-        """Word features: the text encoder's of ids (B, T), or ready-made ones (B, T, F), standardised."""
-        return self.standardize(x, "text") if self.text_encoder is None else self.text_encoder(x, mask)
+    def read_text(
+        self, x: Tensor, mask: Bool[Tensor, "B T"], places: Int64[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B T F"]:
+        """Word features: the text encoder's of ids (B, T), or ready-made ones (B, T, F), standardised.
+
+        places: where each step stood before others were left out; None: where it stands.
+        """
+        if self.text_encoder is None:
+            return self.standardize(x, "text")
+        features: Tensor = self.text_encoder(x, mask, places=places)
+        return features
+
+    def can_leave_out(self, modality: Modality) -> bool:
+        """Whether steps that attention does not see have no effect, so that they need not be computed."""
+        return modality != "text" or self.text_encoder is None or self.text_encoder.mixes_by_attention_alone
 
     def attended(self, x: Tensor, mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
         """Of the real steps those that attention sees: all, or with `mask_erased` those that were not erased.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -108,14 +108,25 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Layer(dim, sizes, dropout) for _ in range(sizes.depth))
 
     def forward(
-        self, x: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"] | None = None, num_read: int | None = None
+        self,
+        x: Float[Tensor, "B S D"],
+        mask: Bool[Tensor, "B S"] | None = None,
+        num_read: int | None = None,
+        places: Int64[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B S_out D"]:
         """The last layer's output, tokens first; with `num_read` only its first positions, which is all that is
-        computed of it (the rest would be thrown away, and gets no gradient either way)."""
-        return self.states(x, mask, num_read)[-1]
+        computed of it (the rest would be thrown away, and gets no gradient either way).
+
+        places: where each step of `x` stood before steps were left out; None: where it stands.
+        """
+        return self.states(x, mask, num_read, places)[-1]
 
     def states(
-        self, x: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"] | None = None, num_read: int | None = None
+        self,
+        x: Float[Tensor, "B S D"],
+        mask: Bool[Tensor, "B S"] | None = None,
+        num_read: int | None = None,
+        places: Int64[Tensor, "B S"] | None = None,
     ) -> list[Tensor]:
         """The input with tokens and positions, then the output of every layer."""
         num_tokens = 0
@@ -124,11 +135,17 @@ class Transformer(nn.Module):
             x = torch.cat([self.tokens.expand(len(x), -1, -1), x], dim=1)
         assert x.shape[1] <= self.positions.shape[1], "input longer than the positions"
         key_mask = None if mask is None else functional.pad(mask, (num_tokens, 0), value=True)[:, None, None, :]
-        states = [x + self.positions[:, : x.shape[1]]]
+        states = [x + self._positions(num_tokens, x.shape[1], places)]
         for layer in self.layers[:-1]:
             states.append(layer(states[-1], states[-1], key_mask))
         states.append(self.layers[-1](states[-1][:, :num_read], states[-1], key_mask))
         return states
+
+    def _positions(self, num_tokens: int, length: int, places: Int64[Tensor, "B S"] | None) -> Float[Tensor, "_ K+S D"]:
+        if places is None:
+            return self.positions[:, :length]
+        of_tokens = self.positions[:, :num_tokens].expand(len(places), -1, -1)
+        return torch.cat([of_tokens, functional.embedding(num_tokens + places, self.positions[0])], dim=1)
 
 
 class CrossTransformer(nn.Module):

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,7 +25,7 @@ from lnln.data.schema import MODALITIES, Modality
 from lnln.models.base import SentimentModel
 from lnln.models.layers import BlockSizes, CrossTransformer, HyperModalityLayer, Transformer, reverse_gradient
 from lnln.models.output import Output
-from lnln.models.padding import by_length, concatenate, fit, leave_out, resize, steps
+from lnln.models.padding import by_length, concatenate, fit, leave_out, resize, seen_first, steps, take
 from lnln.models.sizes import Sizes
 
 
@@ -38,8 +38,14 @@ class Embedding(nn.Module):
         self.project = nn.Linear(feature_dim, dim)
         self.transformer = Transformer(dim, sizes, **options)
 
-    def forward(self, x: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B K D"]:
-        tokens: Tensor = self.transformer(self.project(x), mask, self.num_read)
+    def forward(
+        self,
+        x: Float[Tensor, "B T F"],
+        mask: Bool[Tensor, "B T"] | None,
+        places: Int64[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B K D"]:
+        """places: where each step stood before others were left out; None: where it stands."""
+        tokens: Tensor = self.transformer(self.project(x), mask, self.num_read, places)
         return tokens
 
 
@@ -111,6 +117,8 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
             )
             self.fusion = CrossTransformer(dim, size.fusion, **options)
         self.sentiment_head = nn.Linear(dim if config.fusion == "dominant" else 3 * dim, 1)
+        # False: to look at what passes between the parts of the published model, row by row.
+        self.reads_pairs_once = True
         # What the losses need of the complete input: nothing, its language, or all of it.
         self.complete_modalities: tuple[Modality, ...] = ("text",) if config.correction else ()
         if config.reconstruction and config.reconstruct == "tokens":
@@ -239,13 +247,13 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
             read = self._read(corrupted, MODALITIES, with_features)
             with torch.no_grad():
                 return read, self._read(complete, wanted, with_features)
-        both = self._read(concatenate(corrupted, complete), wanted, with_features)
-        num = len(corrupted.text)
-        first = {modality: _rows(reading, slice(None, num)) for modality, reading in both.items()}
+        both, num = concatenate(corrupted, complete), len(corrupted.text)
+        pairs = {modality: self._read_pairs(both, modality, with_features) for modality in wanted}
+        first = {modality: _rows(reading, slice(None, num)) for modality, reading in pairs.items()}
         rest: tuple[Modality, ...] = tuple(modality for modality in MODALITIES if modality not in wanted)
         return (
             first | self._read(corrupted, rest, with_features),
-            {modality: _rows(reading, slice(num, None)) for modality, reading in both.items()},
+            {modality: _rows(reading, slice(num, None)) for modality, reading in pairs.items()},
         )
 
     def _read(
@@ -255,6 +263,10 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
         readings: dict[Modality, Reading] = {}
         for modality in modalities:
             x, mask = steps(inputs, modality)
+            if not with_features and self._leaves_out_erased(modality, x):
+                tokens = by_length(partial(self._read_seen, modality), *seen_first(self.attended(x, mask), x))[0]
+                readings[modality] = Reading(tokens, None)
+                continue
 
             def read(mask: Tensor, x: Tensor, modality: Modality = modality, length: int = x.shape[1]) -> Any:
                 seen = self.attended(x, mask)
@@ -265,6 +277,39 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
             found = self._by_length(read, mask, x)
             readings[modality] = Reading(found[0], found[1] if with_features else None)
         return readings
+
+    def _read_pairs(self, both: Inputs, modality: Modality, with_features: bool) -> Reading:
+        """Eq. 1 for utterances and, behind them, the same ones before corruption: once where nothing was erased."""
+        # Dropout would make two of one; and on a GPU, to ask which are equal would wait for the device.
+        if not self.reads_pairs_once or self._drops_out(modality) or both.text.device.type != "cpu":
+            return self._read(both, (modality,), with_features)[modality]
+        x, _ = steps(both, modality)
+        corrupted, complete = x.chunk(2)
+        differs = (corrupted != complete).flatten(1).any(dim=1)
+        num, num_differing = len(differs), int(differs.sum())
+        computed = torch.cat([differs.nonzero()[:, 0], torch.arange(num, 2 * num)])
+        place = torch.where(differs, differs.cumsum(0) - 1, torch.arange(num) + num_differing)
+        reading = self._read(take(both, computed), (modality,), with_features)[modality]
+        return _rows(reading, torch.cat([place, torch.arange(num) + num_differing]))
+
+    def _drops_out(self, modality: Modality) -> bool:
+        """Whether reading a modality twice gives two results."""
+        if not self.training:
+            return False
+        in_encoder = modality == "text" and self.text_encoder is not None and self.text_encoder.drops_out
+        return in_encoder or self.config.dropout > 0
+
+    def _read_seen(
+        self, modality: Modality, seen: Bool[Tensor, "B T"], x: Tensor, places: Int64[Tensor, "B T"]
+    ) -> tuple[Float[Tensor, "B K D"]]:
+        """Eq. 1 of the steps that attention sees alone: nobody reads what the others would become."""
+        features = self.read_text(x, seen, places) if modality == "text" else self.standardize(x, modality)
+        return (self.embeddings[modality](features, seen, places),)
+
+    def _leaves_out_erased(self, modality: Modality, x: Tensor) -> bool:
+        # Not on a GPU, where to ask how many steps are seen would wait for the device.
+        is_unseen = self._is_masked and bool(self.config.mask_erased)
+        return is_unseen and x.device.type == "cpu" and x.shape[1] > 0 and self.can_leave_out(modality)
 
     def _reconstruction_error(
         self, corrupted: Inputs, complete: Inputs, read: dict[Modality, Reading], language: Reading
@@ -313,7 +358,7 @@ def _mix(
     return (1 - completeness[:, None, None]) * proxy + completeness[:, None, None] * language
 
 
-def _rows(reading: Reading, rows: slice) -> Reading:
+def _rows(reading: Reading, rows: slice | Tensor) -> Reading:
     return Reading(reading.tokens[rows], None if reading.features is None else reading.features[rows])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, replace
 
 import torch
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -66,6 +67,18 @@ def by_length(read: Callable[..., tuple[Tensor, ...]], mask: Tensor, *sequences:
     return tuple(torch.cat(results)[back] for results in zip(*parts, strict=True))
 
 
+def seen_first(
+    seen: Bool[Tensor, "B T"], x: Shaped[Tensor, "B T ..."]
+) -> tuple[Bool[Tensor, "B T"], Shaped[Tensor, "B T ..."], Int64[Tensor, "B T"]]:
+    """`seen` and `x` with the steps that are seen in front, in their order, and the place that each step had.
+
+    What is behind them is then padding, which `by_length` leaves out.
+    """
+    places = (~seen).to(torch.uint8).argsort(dim=1, stable=True)
+    index = places if x.dim() == 2 else places[:, :, None].expand_as(x)
+    return seen.gather(1, places), x.gather(1, index), places
+
+
 def concatenate(first: Inputs, second: Inputs) -> Inputs:
     """The utterances of both, one after the other: one pass through the encoders costs less than two."""
     values: dict[str, Tensor] = {}
@@ -74,6 +87,11 @@ def concatenate(first: Inputs, second: Inputs) -> Inputs:
         length = max(x.shape[1] for x in pair)
         values[field.name] = torch.cat([resize(x, length) for x in pair])
     return Inputs(**values)
+
+
+def take(inputs: Inputs, rows: Int64[Tensor, " N"]) -> Inputs:
+    """The utterances at `rows`, in that order."""
+    return Inputs(**{field.name: getattr(inputs, field.name)[rows] for field in fields(Inputs)})
 
 
 def resize(x: Tensor, length: int) -> Tensor:

@@ -40,6 +40,9 @@ TINY = {
 # Encoders that read WordPiece ids, which is what shards hold.
 _MODEL_TYPES = ("bert", "convbert", "distilbert", "electra", "ernie", "megatron-bert", "mobilebert")
 
+# Of these, those in which a word reaches its neighbours past the attention mask.
+_CONVOLVING = ("convbert",)
+
 # Rows that an encoder's table of embeddings may have beyond its vocabulary: tables are padded to a multiple of 128.
 _MAX_PADDING = 127
 
@@ -64,22 +67,38 @@ class TextEncoder(nn.Module):
 
         _check_type(config.get("model_type"), "config")
         parsed = AutoConfig.for_model(**config)
-        with _quiet():
-            return cls(AutoModel.from_config(parsed, attn_implementation="sdpa", **_without_pooler(parsed)))
+        with quiet():
+            return cls(AutoModel.from_config(parsed, **_without_pooler(parsed)))
 
     def forward(
-        self, ids: Int64[Tensor, "B T"], mask: Bool[Tensor, "B T"], segments: Int64[Tensor, "B T"] | None = None
+        self,
+        ids: Int64[Tensor, "B T"],
+        mask: Bool[Tensor, "B T"],
+        segments: Int64[Tensor, "B T"] | None = None,
+        places: Int64[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T H"]:
         """One feature per id; padding takes no part, and its own features mean nothing. T is 1 or more.
 
-        segments: BERT's token types; all 0 unless given, since an utterance is one segment.
+        segments: BERT's token types; all 0 unless given, since an utterance is one segment. places: where each id stood
+        before others were left out; None: where it stands.
         """
         # A row without any text attends to its first padding, which keeps it finite; whoever reads it masks it again.
         first = torch.arange(mask.shape[1], device=mask.device) == 0
         mask = mask | (first & ~mask.any(dim=1, keepdim=True))
         types = {} if segments is None else {"token_type_ids": segments}
-        features: Tensor = self.model(input_ids=ids, attention_mask=mask, **types).last_hidden_state
+        positions = {} if places is None else {"position_ids": places}
+        features: Tensor = self.model(input_ids=ids, attention_mask=mask, **types, **positions).last_hidden_state
         return features
+
+    @property
+    def drops_out(self) -> bool:
+        """Whether it gives the same ids other features each time while it is trained."""
+        return any(isinstance(part, nn.Dropout) and part.p > 0 for part in self.modules())
+
+    @property
+    def mixes_by_attention_alone(self) -> bool:
+        """Whether an id that nobody attends to has no effect on the others, so that it can be left out."""
+        return str(self.model.config.model_type) not in _CONVOLVING
 
     @property
     def dim(self) -> int:
@@ -121,14 +140,13 @@ def load_text_encoder(name: str) -> TextEncoder:
     from transformers import AutoConfig, AutoModel
 
     try:
-        with _quiet():
+        with quiet():
             # A folder or a hub name is from outside: neither its own Python code nor a question about it is wanted.
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             _check_type(config.model_type, name)
             model, report = AutoModel.from_pretrained(
                 folder,
                 config=config,
-                attn_implementation="sdpa",
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
@@ -305,7 +323,7 @@ def _without_pooler(config: Any) -> dict[str, bool]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the progress bars and load reports of `transformers`: an unread pooler is no news."""
     from transformers.utils import logging
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from lnln.batches import Inputs
 from lnln.models.base import SentimentModel
 from lnln.models.output import Output
-from lnln.models.padding import by_length, fit
+from lnln.models.padding import by_length, fit, seen_first
 from lnln.models.sizes import max_text_length
 
 DROPOUT = 0.1
@@ -39,10 +39,21 @@ class TextOnly(SentimentModel):
     def forward(self, corrupted: Inputs, complete: Inputs | None = None) -> Output:
         """Predictions for `corrupted`; no loss of this model asks for `complete`."""
         inputs = fit(corrupted, {"text": self.max_length, "audio": 0, "vision": 0}, trim=True)
-        (mean,) = by_length(self._mean, inputs.text_mask, inputs.text)
+        mask, x = inputs.text_mask, inputs.text
+        seen = self.attended(x, mask)
+        if self.can_leave_out("text"):
+            seen, x, places = seen_first(seen, x)
+            (mean,) = by_length(self._mean, seen, seen, x, places)
+        else:
+            (mean,) = by_length(self._mean, mask, seen, x)
         return Output(self.head(self.dropout(mean)).squeeze(-1))
 
-    def _mean(self, mask: Bool[Tensor, "B T"], x: Tensor) -> tuple[Float[Tensor, "B H"]]:
-        seen = self.attended(x, mask)
-        features = self.read_text(x, seen).masked_fill(~seen[:, :, None], 0.0)
+    def _mean(
+        self,
+        _: Bool[Tensor, "B T"],
+        seen: Bool[Tensor, "B T"],
+        x: Tensor,
+        places: Int64[Tensor, "B T"] | None = None,
+    ) -> tuple[Float[Tensor, "B H"]]:
+        features = self.read_text(x, seen, places).masked_fill(~seen[:, :, None], 0.0)
         return (features.sum(dim=1) / seen.sum(dim=1, keepdim=True).clamp(min=1),)
