@@ -31,12 +31,19 @@ $(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e .
 	@touch $@
 
+$(VENV)/installed-media: $(VENV)/installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[media]'
+	@touch $@
+
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@
 
 .PHONY: install
 install: $(VENV)/installed ## make .venv with lnln in it
+
+.PHONY: install-media
+install-media: $(VENV)/installed-media ## the same, for raw clips too (PyAV, librosa, OpenCV)
 
 .PHONY: run
 run: install ## the whole path on the sample corpus, or on DATA=file.pkl CORPUS=name
@@ -90,7 +97,7 @@ results-table: install ## docs/results.md from the stored scores, without data
 # make bench ONLY=data SHARED=1: sections with commas between; SHARED notes that other work runs on the machine meanwhile.
 SHARED ?=
 .PHONY: bench
-bench: install ## measure what docs/performance.md shows, beside baselines (minutes)
+bench: $(VENV)/installed-media ## measure what docs/performance.md shows, beside baselines (minutes)
 	$(BIN)/python -m benchmarks.performance run $(if $(ONLY),--only $(ONLY)) $(if $(SHARED),--shared)
 
 .PHONY: bench-table

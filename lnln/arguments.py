@@ -1,16 +1,25 @@
-"""Arguments of the command line that Typer does not read by itself."""
+"""Arguments of the command line: those that several verbs have, and those that Typer does not read by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
 from lnln.config import Rate
 
 Number = TypeVar("Number", int, float)
+
+Corpus = Annotated[str, typer.Argument(help="Name of a corpus that was imported or extracted, such as mosi or sample.")]
+ConfigName = Annotated[
+    str | None, typer.Option("--config", help="A config by name or .yaml path; default: the corpus's own, if any.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="One config key, such as loss.adversarial=0.5; may be repeated.")
+]
+Workers = Annotated[int, typer.Option("--workers", help="Ray Train workers; any number takes the same steps.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the run (train.seed).")]
 
 
 def global_options_first(arguments: Sequence[str]) -> list[str]:
@@ -60,10 +69,3 @@ def read_rates(option: str, text: str | None) -> list[Rate] | None:
             )
         rates.append(values[0] if len(set(values)) == 1 else (values[0], values[1], values[2]))
     return rates
-
-
-def is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # too long for a path, or with a character that none has
-        return False

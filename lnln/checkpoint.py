@@ -144,7 +144,11 @@ def save_model(folder: Path, model: nn.Module, manifest: FeatureManifest) -> Non
 
 
 def feature_contract(manifest: FeatureManifest) -> dict[str, Any]:
-    """Which features a model was trained on, as JSON values: enough to refuse others."""
+    """Which features a model was trained on, as JSON values: enough to refuse others, and to make them of clips.
+
+    `extraction` is the config of the extraction, `extraction_version` and `decoded_by` say by what clips were read;
+    they are None where the features were imported.
+    """
     return {
         "corpus": manifest.corpus,
         "feature_id": manifest.feature_id,
@@ -153,6 +157,9 @@ def feature_contract(manifest: FeatureManifest) -> dict[str, Any]:
         "dims": dict(manifest.dims),
         "absent_modalities": list(manifest.absent_modalities()),
         "extractors": {modality: dict(extractor) for modality, extractor in manifest.extractors.items()},
+        "extraction": None if manifest.extraction is None else dict(manifest.extraction.config),
+        "extraction_version": None if manifest.extraction is None else manifest.extraction.version,
+        "decoded_by": manifest.source.get("decoded_by"),
         "tokenizer": to_dict(manifest.tokenizer),
         "label_range": list(manifest.label_range),
         "spec": to_dict(manifest.spec()),

@@ -11,12 +11,21 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lnln import __version__, progress, show
-from lnln.arguments import global_options_first, is_file, read_numbers, read_rates
+from lnln.arguments import (
+    ConfigName,
+    Corpus,
+    Overrides,
+    Seed,
+    Workers,
+    global_options_first,
+    read_numbers,
+    read_rates,
+)
 from lnln.console import Console
 from lnln.errors import RefusedError
 
@@ -24,24 +33,12 @@ if TYPE_CHECKING:
     from lnln.config import Config
     from lnln.data.store import Store
 
-Number = TypeVar("Number", int, float)
-
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Multimodal sentiment analysis with incomplete data: from corpus to published model.",
 )
-
-Corpus = Annotated[str, typer.Argument(help="Name of an imported corpus, such as mosi or sample.")]
-ConfigName = Annotated[
-    str | None, typer.Option("--config", help="A config by name or .yaml path; default: the corpus's own, if any.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="One config key, such as loss.adversarial=0.5; may be repeated.")
-]
-Workers = Annotated[int, typer.Option("--workers", help="Ray Train workers; any number takes the same steps.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the run (train.seed).")]
 
 
 class Session:
@@ -149,6 +146,53 @@ def import_(
         else:
             manifest = import_corpus(session.store, pickle, corpus, client=client, text=text, tokenizer=tokenizer)
     show.corpus(session.console, manifest)
+
+
+@app.command()
+def extract(
+    context: typer.Context,
+    folder: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR",
+            help="Clips: label.csv and Raw/<video_id>/<clip_id>.<ext>, in a folder or s3://bucket/prefix; `sample` "
+            "draws some.",
+        ),
+    ],
+    corpus: Annotated[str, typer.Option(help="What to call the corpus.")],
+    config: Annotated[
+        str | None, typer.Option("--config", help="Extractors and their knobs, by name or .yaml path.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="One key, such as audio.name=egemaps or vision.rate_hz=5; may be repeated."),
+    ] = None,
+) -> None:
+    """Raw clips to feature shards; what cannot be used is listed, and why.
+
+    Extractors by modality, as in --set audio.name=egemaps:
+
+    text: wordpiece
+
+    audio: egemaps, librosa_sims, none, speech_encoder
+
+    vision: face, image_encoder, none, openface
+
+    configs: sdumc, sims; without one wordpiece, librosa_sims, face
+    """
+    from lnln.data.quarantine import read_quarantine
+    from pipelines.execute import dask_client
+    from pipelines.extract import extract_corpus
+    from pipelines.extractors.config import load_extract_config
+    from pipelines.settings import Settings
+
+    session: Session = context.obj
+    chosen = load_extract_config(config, overrides or [])
+    there = f"./{folder}" if folder == "sample" and Path(folder).exists() else folder
+    with session.console.as_progress(), dask_client(Settings()) as client:
+        manifest = extract_corpus(session.store, there, corpus, chosen, client)
+        left_out = read_quarantine(session.store, manifest)
+    show.extraction(session.console, manifest, left_out, store_url=session.store.url)
 
 
 @app.command()
@@ -338,17 +382,19 @@ def pull(
 def predict(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A pulled folder, a published model, or a run.")],
-    inputs: Annotated[list[str], typer.Argument(help="Sentences, or a feature shard (.parquet).")],
+    inputs: Annotated[list[str], typer.Argument(help="Clips, sentences, or feature shards (.parquet).")],
+    transcripts: Annotated[
+        list[str] | None,
+        typer.Option("--transcript", help="What is said in a clip; once for each clip, in order, or not at all."),
+    ] = None,
 ) -> None:
-    """Sentiment of sentences or feature shards, with what was missing."""
-    from lnln.predict import predict as run_prediction
+    """Sentiment of clips, sentences or feature shards, with what was missing."""
+    from pipelines.clips.predict import predict as run_prediction
 
     session: Session = context.obj
-    if files := [text for text in inputs if not text.endswith(".parquet") and is_file(text)]:
-        raise RefusedError(f"{files[0]} is a file but no feature shard; give sentences, or files that end in .parquet")
     with session.console.as_progress():
-        predictions = run_prediction(session.store, model, inputs)
-    show.predictions(session.console, predictions)
+        predictions, left_out = run_prediction(session.store, model, inputs, transcripts or [])
+    show.predictions(session.console, predictions, left_out)
 
 
 @app.command()

@@ -49,8 +49,10 @@ class Console:
             os.dup2(saved, descriptor)
             os.close(saved)
 
-    def result(self, value: Any, *, lines: Sequence[str] = (), table: rich.table.Table | None = None) -> None:
-        """`value` as JSON if asked for, else the table and the lines."""
+    def result(
+        self, value: Any, *, lines: Sequence[str] = (), table: rich.table.Table | rich.console.Group | None = None
+    ) -> None:
+        """`value` as JSON if asked for, else the table, or several of them, and the lines."""
         if self.as_json:
             sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
             return

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -26,6 +27,10 @@ TIMEOUT_SECONDS = 5.0
 MIN_FREE_BYTES = 2 * 1024**3
 # Versions that are known not to work together: package, first bad version, what breaks.
 CONFLICTS = (("fastapi", (0, 151), "Prefect's server refuses its own client; pip install 'fastapi<0.151'"),)
+
+# What the extra `media` installs, with the modules that are in it; and what OpenFace calls its program.
+MEDIA_PACKAGES = {"av": "av", "librosa": "librosa", "soundfile": "soundfile", "opencv-python-headless": "cv2"}
+OPENFACE_PROGRAMS = ("FeatureExtraction", "FaceLandmarkVidMulti")
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ def examine(store_url: str | None = None) -> list[Finding]:
         _python,
         _machine,
         _text_encoder,
+        _clips,
         lambda: _store(url),
         _dask,
         lambda: [_service("Ray", os.environ.get("RAY_ADDRESS"), "Ray is started on this machine for each run")],
@@ -88,6 +94,33 @@ def _text_encoder() -> list[Finding]:
     except (RefusedError, OSError) as error:
         return [Finding("text encoder", "wrong", str(error))]
     return [Finding("text encoder", "fine", f"minilm is installed ({num_bytes:,} bytes of tokenizer)")]
+
+
+def _clips() -> list[Finding]:
+    """Whether raw clips can be read, which is an extra; and what else extractors could use, which nobody needs."""
+    missing = [name for name, module in MEDIA_PACKAGES.items() if find_spec(module) is None]
+    found = ", ".join(f"{name}{_version(name)}" for name in MEDIA_PACKAGES if name not in missing)
+    if missing:
+        text = f"cannot be read without {', '.join(missing)}: pip install 'lnln[media]'"
+        clips = Finding("clips", "note", f"{text} ({found} there)" if found else text)
+    else:
+        clips = Finding("clips", "fine", f"can be read: {found}")
+    openface = next((path for name in OPENFACE_PROGRAMS if (path := shutil.which(name))), None)
+    others = [
+        f"openSMILE{_version('opensmile')} (for research only)"
+        if find_spec("opensmile")
+        else "no openSMILE (pip install 'lnln[opensmile]')",
+        f"OpenFace at {openface}" if openface else f"no OpenFace ({OPENFACE_PROGRAMS[0]} is not on the path)",
+    ]
+    return [clips, Finding("more extractors", "fine", ", ".join(others))]
+
+
+def _version(package: str) -> str:
+    """With a blank before it; nothing where its module came with another package."""
+    try:
+        return f" {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _store(url: str) -> list[Finding]:

@@ -5,8 +5,9 @@
 
 Taken are, when older than the grace time:
 
-- shards under `<corpus>/features/` and `<corpus>/views/` that no manifest names, in use or not: of a stage that was
-  killed, or of features whose manifest was removed; and the record `unfinished.json` that such a stage left;
+- shards under `<corpus>/features/` and `<corpus>/views/`, and tables of quarantined clips, that no manifest names, in
+  use or not: of a stage that was killed, or of features whose manifest was removed; and the record `unfinished.json`
+  that such a stage left;
 - files of `models/<name>/<digest>/` that are no version in the catalog: of a publication that was killed;
 - `.part`, `.lock` and `.probe-` files that a killed writer left; parts of uploads that never ended.
 
@@ -32,6 +33,7 @@ from pathlib import Path
 from lnln.data.manifest import check_corpus_name, read_features, read_view
 from lnln.data.schema import STORED_SPLITS
 from lnln.data.store import Store, StoredFile, UnfinishedUpload
+from lnln.data.verify import listed_files
 from lnln.errors import RefusedError, StoreFailedError
 from lnln.model_store import read_model
 from lnln.progress import bar
@@ -41,7 +43,9 @@ DEFAULT_GRACE_HOURS = 24.0
 # Where lnln writes: a store may be a folder, or a bucket, with other things in it.
 _OURS = re.compile(r"[^/]+|(?:[^/]+/(?:features|views)|runs|studies|models|reports)/.*")
 _FOLDER = r"([^/]+/(?:features/[^/]+|views/[^/]+/[^/]+))"
-_SHARD = re.compile(rf"{_FOLDER}/(?:{'|'.join(STORED_SPLITS)})/part-[0-9a-f]{{12}}\.parquet")
+_SHARD = re.compile(
+    rf"{_FOLDER}/(?:(?:{'|'.join(STORED_SPLITS)})/part-[0-9a-f]{{12}}|quarantine-[0-9a-f]{{12}})\.parquet"
+)
 _RECORD = re.compile(rf"{_FOLDER}/unfinished\.json")
 _MANIFEST = re.compile(rf"{_FOLDER}/manifest\.json")
 _MODEL_FILE = re.compile(r"(models/[^/]+)/[0-9a-f]{64}/[^/]+")
@@ -162,5 +166,4 @@ def _named_by(store: Store, owner: str) -> set[str]:
     if not store.exists(f"{owner}/manifest.json"):
         return set()
     manifest = read_view(store, top, ids[0], ids[1]) if area == "views" else read_features(store, top, ids[0])
-    splits = {} if manifest is None else manifest.splits
-    return {shard.path for split in splits.values() for shard in split.shards}
+    return set() if manifest is None else {entry.path for entry in listed_files(manifest)}

@@ -4,7 +4,8 @@
     predictor.predict_texts(["not bad at all"])
     predictor.predict_shard(Path("clips.parquet"))
 
-A sentence is an utterance without audio and vision, and the prediction says so.
+A sentence is an utterance without audio and vision, and the prediction says so. Raw clips are predicted by
+`pipelines/clips/predict.py`, which extracts their features first.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 
 from lnln.config import from_dict
 from lnln.data import wordpiece
+from lnln.data.extractors import find_difference, identity_of
 from lnln.data.schema import MODALITIES, FeatureSpec, Modality, Ragged, Utterances
-from lnln.data.shards import decode_shard
+from lnln.data.shards import decode_shard, read_extractors
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.metrics import is_sims
@@ -85,6 +87,8 @@ class Predictor:
         # Most steps of each modality; any number of one that the model does not read.
         limits: dict[str, int] = self._model.limits  # type: ignore[assignment]
         self._limits: dict[Modality, int] = {m: limits.get(m, sys.maxsize) for m in MODALITIES}
+        # Of what made the features, what has to be equal; empty in folders that do not say.
+        self._made_by = identity_of(opened.features.get("extractors", {}))
 
     @classmethod
     def open(cls, store: Store, reference: str) -> Predictor:
@@ -115,11 +119,15 @@ class Predictor:
         return [replace(made, notes=note) for made, note in zip(predictions, notes, strict=True)]
 
     def predict_shard(self, path: Path) -> list[Prediction]:
-        """One prediction per row of a feature shard. RefusedError where it is none or has other features."""
+        """One prediction per row of a feature shard.
+
+        RefusedError where it is none, has other features, or states other extractors than the model was trained with.
+        """
         try:
             data = path.read_bytes()
         except OSError as error:
             raise RefusedError(f"cannot read {path}: {error.strerror or error}") from error
+        self._check_extractors(data, path)
         dims: dict[Modality, int] = {"audio": self._spec.audio_dim, "vision": self._spec.vision_dim}
         if self._spec.text_dim:
             dims["text"] = self._spec.text_dim
@@ -180,6 +188,17 @@ class Predictor:
             )
         return wordpiece.encode([_plain(text)[:MAX_CHARACTERS] for text in texts], path.read_bytes())
 
+    def _check_extractors(self, data: bytes, path: Path) -> None:
+        """Imported shards do not say what made them; their dimensions have to do."""
+        made_by = read_extractors(data, name=str(path))
+        if made_by is None or not self._made_by:
+            return
+        if (difference := find_difference(made_by, self._made_by)) is not None:
+            raise RefusedError(
+                f"{path} has {difference.modality} made by {difference.first}, {self.opened.reference} was trained on "
+                f"{difference.modality} made by {difference.second}; extract the clips with what it was trained with"
+            )
+
     def _check(self, utterances: Utterances) -> None:
         spec = self._spec
         dims: dict[Modality, int] = {"text": spec.text_dim, "audio": spec.audio_dim, "vision": spec.vision_dim}
@@ -214,16 +233,20 @@ def predict(store: Store, model: str, inputs: Sequence[str]) -> list[dict[str, A
     """
     if not inputs:
         raise RefusedError("nothing to predict: give sentences or feature shards (.parquet)")
-    predictor = Predictor.open(store, model)
-    sentences = [text for text in inputs if not _is_shard(text)]
+    return [row for rows in answer(Predictor.open(store, model), inputs) for row in rows]
+
+
+def answer(predictor: Predictor, inputs: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """What `predict` returns, apart for each input."""
+    sentences = [text for text in inputs if not is_shard(text)]
     from_sentences = iter(predictor.predict_texts(sentences) if sentences else [])
-    rows: list[dict[str, Any]] = []
+    answers: list[list[dict[str, Any]]] = []
     for text in inputs:
-        if _is_shard(text):
-            rows += [{"input": None, **made.to_dict()} for made in predictor.predict_shard(Path(text))]
+        if is_shard(text):
+            answers.append([{"input": None, **made.to_dict()} for made in predictor.predict_shard(Path(text))])
         else:
-            rows.append({"input": _plain(text), **next(from_sentences).to_dict()})
-    return rows
+            answers.append([{"input": _plain(text), **next(from_sentences).to_dict()}])
+    return answers
 
 
 def describe(sentiment: float, label_range: Sequence[float]) -> str:
@@ -232,7 +255,7 @@ def describe(sentiment: float, label_range: Sequence[float]) -> str:
     return next(word for end, word in words if sentiment <= end)
 
 
-def _is_shard(text: str) -> bool:
+def is_shard(text: str) -> bool:
     return text.endswith(".parquet")
 
 

@@ -10,10 +10,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 _is_quiet = False
+
+
+class Advance(Protocol):
+    """Moves a bar."""
+
+    def __call__(self, num_steps: int = 1) -> None: ...
 
 
 def be_quiet(wanted: bool = True) -> None:
@@ -30,10 +37,10 @@ def line(text: str) -> None:
 
 
 @contextmanager
-def bar(text: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar of `total` steps on standard error while that is a terminal; what is yielded moves it by one."""
+def bar(text: str, total: int) -> Iterator[Advance]:
+    """A bar of `total` steps on standard error while that is a terminal; what is yielded moves it by one, or more."""
     if _is_quiet or not total or not sys.stderr.isatty():
-        yield lambda: None
+        yield lambda num_steps=1: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -47,4 +54,4 @@ def bar(text: str, total: int) -> Iterator[Callable[[], None]]:
     )
     with Progress(*columns, console=Console(stderr=True)) as shown:
         task = shown.add_task(text, total=total)
-        yield lambda: shown.advance(task)
+        yield lambda num_steps=1: shown.advance(task, num_steps)

@@ -9,11 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import rich.console
+import rich.table
+
 from lnln.config import to_dict
 from lnln.console import Console, table
 
 if TYPE_CHECKING:
     from lnln.data.manifest import FeatureManifest, ViewManifest
+    from lnln.data.quarantine import Quarantined
     from lnln.doctor import Finding
     from lnln.evaluations import Evaluation
     from lnln.gc import Garbage
@@ -21,7 +25,36 @@ if TYPE_CHECKING:
     from lnln.runs import Run
 
 
+# Rows of the quarantine table that are shown; all of them with --json.
+NUM_QUARANTINED_SHOWN = 20
+
+
 def corpus(console: Console, manifest: FeatureManifest) -> None:
+    value, rows, lines = _corpus(manifest)
+    console.result(value, table=rows, lines=lines)
+
+
+def extraction(console: Console, manifest: FeatureManifest, left_out: Sequence[Quarantined], *, store_url: str) -> None:
+    """What `corpus` shows, what was met, and the clips that are not in it."""
+    from lnln.data.counts import say_counts
+
+    assert manifest.extraction is not None
+    value, utterances, lines = _corpus(manifest)
+    value["quarantine"] = [to_dict(row) for row in left_out]
+    met = table(["what was met", "how many"], say_counts(manifest.extraction.counts))
+    tables = [utterances, met]
+    if left_out:
+        shown = [[row.utterance_id, row.stage, row.reason] for row in left_out[:NUM_QUARANTINED_SHOWN]]
+        tables.append(table(["clip or file", "stage", "reason"], shown, "not in the corpus"))
+        assert manifest.extraction.quarantine is not None
+        hidden = len(left_out) - len(shown)
+        more = f"and {hidden} more; all {len(left_out)} that are not in the corpus are in" if hidden > 0 else "kept in"
+        lines.append(f"{more} {store_url}/{manifest.extraction.quarantine.path}")
+    console.result(value, table=rich.console.Group(*tables), lines=lines)
+
+
+def _corpus(manifest: FeatureManifest) -> tuple[dict[str, Any], rich.table.Table, list[str]]:
+    """The manifest as a value, a table and lines."""
     rows = []
     for split, entry in manifest.splits.items():
         lengths = manifest.lengths[split]
@@ -42,7 +75,7 @@ def corpus(console: Console, manifest: FeatureManifest) -> None:
         said = " and ".join(f"{count:,} {kind.removeprefix('num_')}" for kind, count in counts.items() if count)
         lines.append(f"{modality}: {said} values were set to 0.")
     value = {**to_dict(manifest), "absent_modalities": list(manifest.absent_modalities())}
-    console.result(value, table=table(columns, rows), lines=lines)
+    return value, table(columns, rows), lines
 
 
 def views(console: Console, name: str, made: Sequence[ViewManifest]) -> None:
@@ -113,7 +146,8 @@ def models(console: Console, published: Sequence[PublishedModel]) -> None:
     console.result({"models": to_dict(list(published))}, table=table(columns, rows) if rows else None, lines=lines)
 
 
-def predictions(console: Console, rows: Sequence[dict[str, Any]]) -> None:
+def predictions(console: Console, rows: Sequence[dict[str, Any]], left_out: Sequence[Quarantined] = ()) -> None:
+    """left_out: clips that could not be used."""
     columns = ["input", "sentiment", "in words", "label", "completeness", "missing"]
     cells = [
         [
@@ -127,7 +161,9 @@ def predictions(console: Console, rows: Sequence[dict[str, Any]]) -> None:
         for row in rows
     ]
     notes = [f"{row['utterance_id']}: {note}" for row in rows for note in row["notes"]]
-    console.result({"predictions": list(rows)}, table=table(columns, cells, is_prose=True), lines=notes)
+    notes += [f"{row.utterance_id}: no prediction, at stage {row.stage}: {row.reason}" for row in left_out]
+    value = {"predictions": list(rows), **({"quarantine": to_dict(list(left_out))} if left_out else {})}
+    console.result(value, table=table(columns, cells, is_prose=True), lines=notes)
 
 
 def findings(console: Console, found: Sequence[Finding]) -> None:

@@ -3,7 +3,8 @@
     with dask_client(Settings()) as client:     # None: in this process
         results = run(plan, client)             # in the plan's order
 
-A failed job stops no other; at the end `StageFailedError` names all that failed, and why.
+A failed job stops no other; at the end `StageFailedError` names all that failed, and why. A job of many steps tells of
+each (`steps.py`), so that the bar moves.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 from lnln.errors import RefusedError
 from lnln.progress import bar
 from pipelines.plan import Job, Plan
 from pipelines.settings import Settings
+from pipelines.steps import StepCount, told
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -70,9 +73,11 @@ def run(
     jobs = tuple(job for job in plan.jobs if job.name not in results)
     failures: dict[str, str] = {}
     first_error: BaseException | None = None
-    outcomes = _run_here(jobs) if client is None else _run_on_dask(jobs, client)
-    with bar(plan.stage, len(jobs)) as advance:
+    with bar(plan.stage, sum(job.num_steps for job in jobs)) as advance:
+        steps = StepCount(jobs, advance)
+        outcomes = _run_here(jobs, steps) if client is None else _run_on_dask(jobs, client, steps)
         for job, result, error in outcomes:
+            steps.all_done(job)
             if error is None:
                 results[job.name] = result
                 if on_done:
@@ -80,7 +85,6 @@ def run(
             else:
                 failures[job.name] = _reason(error)
                 first_error = first_error or error
-            advance()
     if failures:
         in_order = {job.name: failures[job.name] for job in plan.jobs if job.name in failures}
         raise StageFailedError(plan.stage, len(jobs), in_order) from first_error
@@ -162,31 +166,49 @@ async def _shake_hands(address: str) -> None:
     comm.abort()
 
 
-def _run_here(jobs: Sequence[Job]) -> Iterator[Outcome]:
+def _run_here(jobs: Sequence[Job], steps: StepCount) -> Iterator[Outcome]:
     for job in jobs:
+        counter = count(1)
         try:
-            outcome: Outcome = (job, job(), None)
+            with told(lambda job=job, counter=counter: steps.done(job.name, next(counter))):  # type: ignore[misc]
+                outcome: Outcome = (job, job(), None)
         except Exception as error:
             outcome = (job, None, error)
         yield outcome
 
 
-def _run_on_dask(jobs: Sequence[Job], client: Client) -> Iterator[Outcome]:
+def _run_on_dask(jobs: Sequence[Job], client: Client, steps: StepCount) -> Iterator[Outcome]:
     from distributed import KilledWorker
     from distributed.client import FutureCancelledError
 
     bereft = []
-    for outcome in _outcomes(jobs, client):
-        # Dask blames all that a dead worker had been given, and forgets the data it held.
-        if isinstance(outcome[2], (KilledWorker, FutureCancelledError)):
-            bereft.append(outcome[0])
-        else:
-            yield outcome
-    for job in bereft:  # alone, and whole with the scheduler: now a job dies for its own fault only
-        yield from _outcomes([replace(job, holds_data=False)], client)
+    with _topic_of(jobs, client, steps) as topic:
+        for outcome in _outcomes(jobs, client, topic):
+            # Dask blames all that a dead worker had been given, and forgets the data it held.
+            if isinstance(outcome[2], (KilledWorker, FutureCancelledError)):
+                bereft.append(outcome[0])
+            else:
+                yield outcome
+        for job in bereft:  # alone, and whole with the scheduler: now a job dies for its own fault only
+            yield from _outcomes([replace(job, holds_data=False)], client, topic)
 
 
-def _outcomes(jobs: Sequence[Job], client: Client) -> Iterator[Outcome]:
+@contextmanager
+def _topic_of(jobs: Sequence[Job], client: Client, steps: StepCount) -> Iterator[str | None]:
+    """The topic under which Dask workers tell of steps; None where no job has more than one."""
+    if all(job.num_steps == 1 for job in jobs):
+        yield None
+        return
+    topic = f"steps-{secrets.token_hex(8)}"
+    client.subscribe_topic(topic, lambda event: steps.done(*event[1]))
+    try:
+        yield topic
+    finally:
+        with suppress(Exception):  # a scheduler that was lost has forgotten it
+            client.unsubscribe_topic(topic)
+
+
+def _outcomes(jobs: Sequence[Job], client: Client, topic: str | None) -> Iterator[Outcome]:
     """Of each job, as they end; a bounded number of them are with the scheduler at any time."""
     from distributed import Future, as_completed
     from distributed.client import FutureCancelledError
@@ -198,7 +220,7 @@ def _outcomes(jobs: Sequence[Job], client: Client) -> Iterator[Outcome]:
     def submit() -> None:
         room = JOBS_PER_THREAD * max(1, sum(client.nthreads().values())) - len(running)
         for job in islice(waiting, max(room, 0)):
-            future = client.submit(_call, _scattered(job, client) if job.holds_data else job, pure=False)
+            future = client.submit(_call, _scattered(job, client) if job.holds_data else job, topic, pure=False)
             running[future] = job
             completed.add(future)
 
@@ -233,8 +255,15 @@ def _scattered(job: Job, client: Client) -> Any:
         return job
 
 
-def _call(job: Job) -> Any:
-    return job()
+def _call(job: Job, topic: str | None) -> Any:
+    """On a Dask worker. Of each step the job's name and how many that makes are sent to `topic`."""
+    if topic is None:
+        return job()
+    from distributed import get_worker
+
+    worker, counter = get_worker(), count(1)
+    with told(lambda: worker.log_event(topic, [job.name, next(counter)])):
+        return job()
 
 
 def _reason(error: BaseException) -> str:

@@ -18,32 +18,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lnln.config import fingerprint
-from lnln.data.card import write_card
 from lnln.data.digest import digest_file
-from lnln.data.manifest import (
-    FeatureManifest,
-    LengthSummary,
-    ShardEntry,
-    SplitEntry,
-    check_corpus_name,
-    commit_features,
-    feature_folder,
-    list_corpora,
-    read_features,
-)
+from lnln.data.manifest import FeatureManifest, LengthSummary, check_corpus_name, feature_folder
 from lnln.data.mmsa import MmsaCorpus, TextForm, TokenizerName, no_ids, read_mmsa
 from lnln.data.sample import make_sample
-from lnln.data.schema import MODALITIES, SPLITS, Ragged, Split, Utterances
-from lnln.data.shards import iterate_shards, write_shard
+from lnln.data.schema import MODALITIES, SPLITS, Ragged, Utterances
+from lnln.data.shards import write_shard
 from lnln.data.store import Store
-from lnln.errors import RefusedError, StoreFailedError
+from lnln.errors import RefusedError
 from lnln.progress import bar
-from pipelines.execute import run
+from pipelines.commit import (
+    commit_recorded,
+    refuse_to_replace_real,
+    run_recorded,
+    split_entries,
+    use_again,
+    whole_features,
+)
+from pipelines.frame_statistics import frame_statistics
 from pipelines.plan import Job, Plan
-from pipelines.unfinished import Unfinished
+from pipelines.unfinished import SHARDS, Unfinished
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -54,10 +50,6 @@ log = logging.getLogger(__name__)
 IMPORT_VERSION = 1
 # Bytes of sequences in one shard, uncompressed: large enough for few files, small enough for many workers.
 SHARD_BYTES = 48 << 20
-# Frames whose squared deviations are added up before they are added to those of the frames before.
-_STATISTICS_BLOCK = 1 << 16
-# Values of them that are held in float64 at one time.
-_STATISTICS_PIECE = 1 << 19
 
 
 def import_corpus(
@@ -91,7 +83,7 @@ def import_corpus(
         return source
 
     feature_id = _feature_id(sha256, text, tokenizer)
-    there = _whole_features(store, corpus, feature_id)
+    there = whole_features(store, corpus, feature_id)
     if text == "ids" and there is not None and there.text_dim:
         raise no_ids(path)
     return _import(store, corpus, feature_id, there, read, client)
@@ -103,13 +95,10 @@ def import_sample(store: Store, corpus: str = "sample", client: Client | None = 
     RefusedError where that name stands for a real corpus: its runs would go on with made-up data.
     """
     check_corpus_name(corpus)
-    if corpus in list_corpora(store) and not read_features(store, corpus).source["synthetic"]:
-        raise RefusedError(
-            f"corpus {corpus!r} of {store.url} is not synthetic; give the sample another name, or import a pickle"
-        )
+    refuse_to_replace_real(store, corpus)
     source = make_sample()
     feature_id = _feature_id(source.source["sha256"])
-    return _import(store, corpus, feature_id, _whole_features(store, corpus, feature_id), lambda: source, client)
+    return _import(store, corpus, feature_id, whole_features(store, corpus, feature_id), lambda: source, client)
 
 
 def plan_import(store: Store, folder: str, source: MmsaCorpus) -> Plan:
@@ -143,17 +132,12 @@ def _import(
     """there: the features as they were found, None where they have to be made of what `read` returns."""
     folder = feature_folder(corpus, feature_id)
     if there is not None:
-        log.info("%s is already there", folder)
-        return write_card(store, commit_features(store, there))  # perhaps not the ones in use
+        return use_again(store, there)  # perhaps not the ones in use
     source = read()
     plan = plan_import(store, folder, source)
-    record = Unfinished(store, folder, plan)
-    try:
-        shards: list[ShardEntry] = run(plan, client, known=record.whole_shards(), on_done=record.add)
-    except BaseException:  # what is done is noted, be it that jobs failed or that the user has had enough
-        record.save()
-        raise
-    splits = {split: _split_entry(plan, shards, split) for split in SPLITS}
+    record = Unfinished(store, folder, plan, SHARDS)
+    shards = run_recorded(plan, client, record)
+    splits = split_entries(plan, shards)
     manifest = FeatureManifest(
         corpus=corpus,
         feature_id=feature_id,
@@ -163,8 +147,7 @@ def _import(
         dims=source.dims,
         lengths={
             split: {modality: LengthSummary.of(lengths) for modality, lengths in source.splits[split].lengths().items()}
-            for split, entry in splits.items()
-            if entry.shards
+            for split in splits
         },
         label_range=source.label_range,
         statistics={
@@ -173,38 +156,14 @@ def _import(
             if modality in source.dims
         },
         cleaned=source.cleaned,
-        splits={split: entry for split, entry in splits.items() if entry.shards},
+        splits=splits,
     )
     log.info("%s: %d shards written", folder, len(shards))
-    committed = write_card(store, commit_features(store, manifest, anew=True))
-    record.remove()
-    return committed
+    return commit_recorded(store, manifest, record)
 
 
-def _whole_features(store: Store, corpus: str, feature_id: str) -> FeatureManifest | None:
-    """The features, if they are there and every shard can be read. If not, their manifest is written over once the
-    shards are there again, and not removed before: another process may be faster, and its commit be whole.
-    """
-    path = f"{feature_folder(corpus, feature_id)}/manifest.json"
-    if not store.exists(path):
-        return None
-    try:
-        manifest = read_features(store, corpus, feature_id)
-        # Decoded, and not only weighed, so that every refusal which asks for an import is mended by one.
-        for split in manifest.splits:
-            for _ in iterate_shards(store, manifest, split):
-                pass
-    except StoreFailedError:  # which says nothing of the shards
-        raise
-    except RefusedError as error:
-        log.warning("%s is damaged (%s): importing it again", feature_folder(corpus, feature_id), error)
-        return None
-    return manifest
-
-
-def _split_entry(plan: Plan, shards: list[ShardEntry], split: Split) -> SplitEntry:
-    own = tuple(shard for job, shard in zip(plan.jobs, shards, strict=True) if job.arguments["split"] == split)
-    return SplitEntry(sum(shard.num_rows for shard in own), own)
+def _statistics(sequences: Ragged) -> dict[str, list[float]]:
+    return frame_statistics(lambda: [sequences.values], sequences.values.shape[1])
 
 
 def _shard_rows(utterances: Utterances) -> list[tuple[int, int]]:
@@ -219,36 +178,3 @@ def _shard_rows(utterances: Utterances) -> list[tuple[int, int]]:
     shard = (ends - num_bytes // 2) * num_shards // (int(ends[-1]) + 1)
     bounds = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(utterances)]
     return list(pairwise(bounds))
-
-
-def _statistics(sequences: Ragged) -> dict[str, list[float]]:
-    """Mean and standard deviation of each dimension over all frames; zeros where there are none.
-
-    Nine significant digits, what float32 can tell apart: so the manifest does not depend on how a sum is rounded.
-    """
-    values = sequences.values
-    mean = np.zeros(values.shape[1], np.float64)
-    variance = np.zeros(values.shape[1], np.float64)
-    if len(values):
-        mean = values.mean(axis=0, dtype=np.float64)
-        for begin in range(0, len(values), _STATISTICS_BLOCK):
-            variance += _squared_deviations(values[begin : begin + _STATISTICS_BLOCK], mean)
-        variance /= len(values)
-    return {"mean": _rounded(mean), "std": _rounded(np.sqrt(variance))}
-
-
-def _squared_deviations(values: NDArray[np.float32], mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(D,) sums over the frames, to the last bit `np.square(values - mean).sum(axis=0)`, a piece at a time."""
-    num_frames = max(1, _STATISTICS_PIECE // len(mean))
-    total: NDArray[np.float64] | None = None
-    for begin in range(0, len(values), num_frames):
-        squares = np.square(values[begin : begin + num_frames] - mean)
-        if total is not None:
-            squares[0] += total  # NumPy adds up frame after frame, so this goes on where the piece before ended
-        total = squares.sum(axis=0)
-    assert total is not None
-    return total
-
-
-def _rounded(values: NDArray[np.float64]) -> list[float]:
-    return [float(f"{value:.9g}") for value in values]

@@ -17,13 +17,15 @@ class Job:
     """One call that can be made anywhere, in any order, twice: it writes the same bytes under the same names.
 
     function: importable by name on a Dask worker. arguments: what can be pickled. Returns a small record, not data.
-    holds_data: the arguments are megabytes rather than names.
+    holds_data: the arguments are megabytes rather than names. num_steps: how often it calls `steps.step_done`, where it
+    does, or how much of the stage it is.
     """
 
     name: str
     function: Callable[..., Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     holds_data: bool = False
+    num_steps: int = 1
 
     def __call__(self) -> Any:
         return self.function(**self.arguments)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from benchmarks.performance import plain_lnln
+from benchmarks.performance.plain_lnln import Shape
 from tests import oracle
-from tests.lnln.models import plain_lnln
-from tests.lnln.models.plain_lnln import Shape, write_case
+from tests.lnln.models.oracle_cases import write_case
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "oracle" / "lnln"
 needs_published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published numbers are not beside this clone")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.performance import data
+from benchmarks.performance import data, extract, training
 from benchmarks.performance.measure import Comparison
 from lnln.errors import RefusedError
 
@@ -20,7 +20,11 @@ class Section:
     measure: Callable[[Path, int], list[Comparison]]
 
 
-SECTIONS: dict[str, Section] = {"data": Section("Data", data.EXPLANATION, data.measure_data)}
+SECTIONS: dict[str, Section] = {
+    "data": Section("Data", data.EXPLANATION, data.measure_data),
+    "training": Section("Training", training.EXPLANATION, training.measure_training),
+    "extract": Section("Extraction", extract.EXPLANATION, extract.measure_extract),
+}
 
 
 def choose_sections(only: str | None) -> list[str]:

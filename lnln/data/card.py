@@ -1,9 +1,10 @@
-"""Dataset cards: README.md for people and Hugging Face, croissant.json for programs, beside a feature manifest.
+"""Dataset cards: README.md for people and Hugging Face, croissant.json for programs, beside a feature manifest; and
+columns.csv, the names of dimensions, where lnln extracted the features itself.
 
     write_card(store, commit_features(store, manifest))
 
 No manifest names them, and no part of lnln reads them. They are written after the manifest, which alone counts: where
-they are missing, nothing else is, and the next import of the same source writes them again. Equal features make equal
+they are missing, nothing else is, and the same import or extraction writes them again. Equal features make equal
 bytes.
 """
 
@@ -11,10 +12,12 @@ from __future__ import annotations
 
 import logging
 
+from lnln.data.card_extraction import COLUMNS, encode_columns
 from lnln.data.card_facts import gather_facts
 from lnln.data.card_page import describe, encode_card, license_url
 from lnln.data.croissant import encode_croissant
 from lnln.data.manifest import FeatureManifest
+from lnln.data.quarantine import read_quarantine
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 
@@ -22,7 +25,7 @@ log = logging.getLogger(__name__)
 
 README = "README.md"
 CROISSANT = "croissant.json"
-# Files that lie beside a feature manifest without being listed by it.
+# Files that lie beside every feature manifest without being listed by it.
 CARD_FILES = (README, CROISSANT)
 
 
@@ -34,10 +37,12 @@ def write_card(store: Store, manifest: FeatureManifest) -> FeatureManifest:
     try:
         facts = gather_facts(store, manifest)
         licence = license_url(manifest)
-        _put(store, f"{manifest.folder}/{README}", encode_card(manifest, facts))
+        if manifest.extraction is not None:
+            _put(store, f"{manifest.folder}/{COLUMNS}", encode_columns(manifest))
+        _put(store, f"{manifest.folder}/{README}", encode_card(manifest, facts, read_quarantine(store, manifest)))
         _put(store, f"{manifest.folder}/{CROISSANT}", encode_croissant(manifest, facts, describe(manifest), licence))
     except (RefusedError, OSError) as error:
-        log.warning("%s has no card (%s); the next import writes it", manifest.folder, error)
+        log.warning("%s has no card (%s); the same command writes it", manifest.folder, error)
     return manifest
 
 

@@ -19,7 +19,12 @@ from lnln.data.store import Store
 from lnln.errors import RefusedError
 
 # What the splits are called where others read them.
-SPLIT_NAMES: dict[Split, str] = {"train": "train", "valid": "validation", "test": "test"}
+SPLIT_NAMES: dict[Split, str] = {
+    "train": "train",
+    "valid": "validation",
+    "test": "test",
+    "unassigned": "unassigned",
+}
 
 _DTYPES = {pa.string(): "string", pa.large_string(): "string", pa.int32(): "int32", pa.float32(): "float32"}
 

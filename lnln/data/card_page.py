@@ -6,14 +6,16 @@ and nothing else that may lie there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import yaml
 
+from lnln.data.card_extraction import extraction_section, licence_notes
 from lnln.data.card_facts import SPLIT_NAMES, Column, CorpusFacts
-from lnln.data.manifest import FeatureManifest
+from lnln.data.manifest import FeatureManifest, ShardEntry
+from lnln.data.quarantine import Quarantined
 from lnln.data.schema import MODALITIES, Modality
 from lnln.data.wordpiece import CHINESE, UNCASED
 from lnln.markdown import code, escape, table
@@ -27,6 +29,7 @@ SYNTHETIC = (
     "**The corpus is synthetic**: a small grammar of sentiment phrases made by this project. It shows that the path "
     "works; it says nothing of real speech."
 )
+# SPLIT stands for the split that the snippets read.
 _READ = """\
 import json
 from pathlib import Path
@@ -41,14 +44,14 @@ shards = {
     for name, split in splits.items()
 }
 
-train = pd.concat([pd.read_parquet(shard) for shard in shards["train"]], ignore_index=True)
+SPLIT = pd.concat([pd.read_parquet(shard) for shard in shards["SPLIT"]], ignore_index=True)
 """
 _DUCKDB = """\
 import duckdb
 
-train_summary = duckdb.sql(
+SPLIT_summary = duckdb.sql(
     "SELECT count(*), count(label), avg(label), max(audio_length), max(vision_length) FROM read_parquet($shards)",
-    params={"shards": [str(shard) for shard in shards["train"]]},
+    params={"shards": [str(shard) for shard in shards["SPLIT"]]},
 ).fetchall()[0]
 """
 _DATASETS = """\
@@ -62,8 +65,8 @@ def unpack(mask: bytes, length: int) -> np.ndarray:
 """
 
 
-def encode_card(manifest: FeatureManifest, facts: CorpusFacts) -> bytes:
-    """The bytes of the card. They depend on the manifest, the shards and this version, on no time or machine."""
+def encode_card(manifest: FeatureManifest, facts: CorpusFacts, quarantine: Sequence[Quarantined] = ()) -> bytes:
+    """The bytes of the card. They depend on the manifest, its files and this version, on no time or machine."""
     metadata = yaml.safe_dump(_metadata(manifest, facts), sort_keys=False, allow_unicode=True, width=120)
     parts = [
         f"---\n{metadata}---",
@@ -78,6 +81,11 @@ def encode_card(manifest: FeatureManifest, facts: CorpusFacts) -> bytes:
         _labels(manifest, facts),
         "## Origin",
         _origin(manifest),
+        *(
+            ["## Extraction", extraction_section(manifest, manifest.extraction, quarantine)]
+            if manifest.extraction is not None
+            else []
+        ),
         "## Cleaned",
         _cleaned(manifest),
         "## Reading it",
@@ -124,6 +132,7 @@ def _metadata(manifest: FeatureManifest, facts: CorpusFacts) -> dict[str, Any]:
         for split, entry in manifest.splits.items()
     ]
     is_synthetic = bool(manifest.source["synthetic"])
+    left_out = None if manifest.extraction is None else manifest.extraction.quarantine
     return {
         "pretty_name": manifest.corpus,
         **({"license": "mit"} if is_synthetic else {"license": "other", "license_name": "not-stated"}),
@@ -144,11 +153,12 @@ def _metadata(manifest: FeatureManifest, facts: CorpusFacts) -> dict[str, Any]:
                 "data_files": [
                     {
                         "split": SPLIT_NAMES[split],
-                        "path": [shard.path.removeprefix(f"{manifest.folder}/") for shard in entry.shards],
+                        "path": [_name_in_folder(manifest, shard) for shard in entry.shards],
                     }
                     for split, entry in manifest.splits.items()
                 ],
-            }
+            },
+            *([{"config_name": "quarantine", "data_files": _name_in_folder(manifest, left_out)}] if left_out else []),
         ],
         "dataset_info": {
             "config_name": "default",
@@ -158,6 +168,10 @@ def _metadata(manifest: FeatureManifest, facts: CorpusFacts) -> dict[str, Any]:
             "dataset_size": sum(entry["num_bytes"] for entry in splits),
         },
     }
+
+
+def _name_in_folder(manifest: FeatureManifest, entry: ShardEntry) -> str:
+    return entry.path.removeprefix(f"{manifest.folder}/")
 
 
 def _feature(column: Column) -> dict[str, str]:
@@ -195,8 +209,8 @@ def _splits(manifest: FeatureManifest, facts: CorpusFacts) -> str:
     note = (
         [f"No utterance of the training split has {' or '.join(absent)}: no model can learn from it."] if absent else []
     )
-    renamed = f"Split {code('valid')} is called {code('validation')} by `datasets` and in croissant.json."
-    return "\n\n".join([table(counts), renamed, table(lengths), *note])
+    renamed = [f"Split {code('valid')} is called {code('validation')} by `datasets` and in croissant.json."]
+    return "\n\n".join([table(counts), *(renamed if "valid" in manifest.splits else []), table(lengths), *note])
 
 
 def _columns(facts: CorpusFacts) -> str:
@@ -235,11 +249,17 @@ def _origin(manifest: FeatureManifest) -> str:
     source, tokenizer = manifest.source, manifest.tokenizer
     published = source["published_as"]
     rows = {
-        "source file": code(str(source["name"])),
+        "source file" if manifest.extraction is None else "clip folder": code(str(source["name"])),
         "its SHA-256": code(str(source["sha256"])),
         "its bytes": str(source["num_bytes"]),
-        "published by MMSA as": code(str(published)) if published else "not one of its published files",
-        **{f"{modality} made by": _made_by(manifest.extractors.get(modality, {})) for modality in MODALITIES},
+        **(
+            {
+                "published by MMSA as": code(str(published)) if published else "not one of its published files",
+                **{f"{modality} made by": _made_by(manifest.extractors.get(modality, {})) for modality in MODALITIES},
+            }
+            if manifest.extraction is None  # else a section tells more
+            else {}
+        ),
         "tokenizer": (
             f"{code(tokenizer.name)}, {tokenizer.vocabulary_size} tokens; [UNK] {tokenizer.unknown_id}, "
             f"[CLS] {tokenizer.cls_id}, [SEP] {tokenizer.sep_id}"
@@ -261,18 +281,19 @@ def _made_by(extractor: Mapping[str, Any]) -> str:
 def _cleaned(manifest: FeatureManifest) -> str:
     counts = {modality: manifest.cleaned[modality] for modality in MODALITIES if modality in manifest.cleaned}
     if not any(any(each.values()) for each in counts.values()):
-        return "Nothing: every value of the source was finite."
+        return f"Nothing: every value {'of the source' if manifest.extraction is None else 'extracted'} was finite."
     rows = [
         {"modality": modality, "NaN set to 0": str(each["num_nan"]), "infinite set to 0": str(each["num_infinite"])}
         for modality, each in counts.items()
     ]
-    return f"Values that were not finite were set to 0 at import.\n\n{table(rows)}"
+    return f"Values that were not finite were set to 0.\n\n{table(rows)}"
 
 
 def _reading(manifest: FeatureManifest) -> str:
     framed: list[Modality] = [modality for modality in MODALITIES if modality in manifest.dims]
+    split = "train" if "train" in manifest.splits else next(iter(manifest.splits))
     lines = "".join(
-        f'{modality} = [np.reshape(values, (-1, {manifest.dims[modality]})) for values in train["{modality}"]]\n'
+        f'{modality} = [np.reshape(values, (-1, {manifest.dims[modality]})) for values in {split}["{modality}"]]\n'
         for modality in framed
     )
     views = f"views/{manifest.feature_id}/"
@@ -280,9 +301,9 @@ def _reading(manifest: FeatureManifest) -> str:
         [
             "With lnln: `lnln.data.shards.read_split(store, read_features(store, corpus), split)`, which checks every "
             "checksum. Without, by pandas:",
-            f"```python\n{_READ}{lines}```",
+            f"```python\n{_READ.replace('SPLIT', split)}{lines}```",
             "By DuckDB:",
-            f"```python\n{_DUCKDB}```",
+            f"```python\n{_DUCKDB.replace('SPLIT', split)}```",
             "By Hugging Face `datasets`, with splits "
             + ", ".join(SPLIT_NAMES[split] for split in manifest.splits)
             + ":",
@@ -298,6 +319,7 @@ def _reading(manifest: FeatureManifest) -> str:
 def _traps(manifest: FeatureManifest, facts: CorpusFacts) -> str:
     framed = [column for column in MODALITIES if column in manifest.dims]
     lists = ", ".join(f"`{modality}`" for modality in framed)
+    made_by = "the source has them" if manifest.extraction is None else "the extractors made them"
     traps = [
         f"{lists} are flat lists: {framed[0]} of an utterance is `reshape({framed[0]}_length, "
         f"{manifest.dims[framed[0]]})`, row by row.",
@@ -307,7 +329,7 @@ def _traps(manifest: FeatureManifest, facts: CorpusFacts) -> str:
         "`label` is null, NaN in pandas, where an utterance is not labelled: leave it out of scores.",
         "Only what `manifest.json` lists is data. Other files of these folders are left over from writers that were "
         "interrupted; the names of shards say their content, not their order.",
-        "Features are as the source has them, neither standardised nor clipped; `statistics` of the manifest has mean "
+        f"Features are as {made_by}, neither standardised nor clipped; `statistics` of the manifest has mean "
         "and standard deviation of each dimension over the training split.",
     ]
     if "text_ids" in [column.name for column in facts.columns]:
@@ -317,7 +339,17 @@ def _traps(manifest: FeatureManifest, facts: CorpusFacts) -> str:
         )
     if any(any(counts.values()) for counts in manifest.cleaned.values()):
         traps.append("A 0 among the features may be a value that was not finite: see *Cleaned*.")
-    if not manifest.source["synthetic"]:
+    if "unassigned" in manifest.splits:
+        traps.append(
+            f"Split {code('unassigned')} has the clips that no list assigns to a split: lnln predicts them, and "
+            "neither trains nor scores on them, labelled or not."
+        )
+    if manifest.extraction is not None:
+        traps.append(
+            "A model takes features of the extractors, versions and config that it was trained with, and of no other: "
+            "equal dimensions do not make equal meanings."
+        )
+    elif not manifest.source["synthetic"]:
         traps.append(
             "How the features were extracted is known only as far as *Origin* says; features of other tools do not fit "
             "a model that was trained on these."
@@ -328,10 +360,11 @@ def _traps(manifest: FeatureManifest, facts: CorpusFacts) -> str:
 def _licence(manifest: FeatureManifest) -> str:
     if manifest.source["synthetic"]:
         return "MIT, as lnln itself."
-    return (
+    stated = (
         "Not stated: lnln made these files from data that somebody else published, whose terms hold for them too. Who "
         "passes them on fills in `license` above, and has to have the right to."
     )
+    return " ".join([stated, *licence_notes(manifest)])
 
 
 def _range(manifest: FeatureManifest) -> str:

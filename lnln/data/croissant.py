@@ -1,7 +1,8 @@
 """A dataset card for programs: the files and columns of a corpus as JSON-LD, by the Croissant 1.0 specification.
 
 Every shard is a FileObject with its SHA-256; the shards of a split are a FileSet, which a RecordSet reads column by
-column. Paths are relative to the folder that the file lies in. https://docs.mlcommons.org/croissant/docs/
+column; clips that could not be used are a table and a RecordSet of their own. Paths are relative to the folder that
+the file lies in. https://docs.mlcommons.org/croissant/docs/
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from lnln.data.card_facts import SPLIT_NAMES, Column, CorpusFacts
-from lnln.data.manifest import FeatureManifest
+from lnln.data.manifest import FeatureManifest, ShardEntry
 from lnln.data.store import encode_json
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
@@ -58,11 +59,17 @@ _CONTEXT: dict[str, Any] = {
         )
     },
 }
+_QUARANTINE = {
+    "utterance_id": "name of the clip, or path of a file that is not listed",
+    "stage": "where it failed: table, file, decode, text, audio or vision",
+    "reason": "why, in one sentence",
+}
 _TYPES = {"string": "sc:Text", "int32": "sc:Integer", "float32": "sc:Float"}
 
 
 def encode_croissant(manifest: FeatureManifest, facts: CorpusFacts, description: str, license_url: str | None) -> bytes:
     """The bytes of `croissant.json`; license_url: None where the licence is not known."""
+    left_out = None if manifest.extraction is None else manifest.extraction.quarantine
     licence = {} if license_url is None else {"license": license_url}
     value = {
         "@context": _CONTEXT,
@@ -72,9 +79,10 @@ def encode_croissant(manifest: FeatureManifest, facts: CorpusFacts, description:
         "description": description,
         **licence,
         "identifier": manifest.feature_id,
-        "distribution": _distribution(manifest),
+        "distribution": [*_distribution(manifest), *([_file(manifest, left_out)] if left_out else [])],
         "recordSet": [
-            _record_set(SPLIT_NAMES[split], entry.num_utterances, facts) for split, entry in manifest.splits.items()
+            *(_record_set(SPLIT_NAMES[split], entry.num_utterances, facts) for split, entry in manifest.splits.items()),
+            *([_quarantine_records(manifest, left_out)] if left_out else []),
         ],
     }
     return encode_json(value)
@@ -83,19 +91,8 @@ def encode_croissant(manifest: FeatureManifest, facts: CorpusFacts, description:
 def _distribution(manifest: FeatureManifest) -> list[dict[str, Any]]:
     files: list[dict[str, Any]] = []
     for split, entry in manifest.splits.items():
-        paths = [shard.path.removeprefix(f"{manifest.folder}/") for shard in entry.shards]
-        files += [
-            {
-                "@type": "cr:FileObject",
-                "@id": path,
-                "name": path,
-                "contentUrl": path,
-                "contentSize": f"{shard.num_bytes} B",
-                "encodingFormat": PARQUET,
-                "sha256": shard.sha256,
-            }
-            for path, shard in zip(paths, entry.shards, strict=True)
-        ]
+        paths = [_name_in_folder(manifest, shard) for shard in entry.shards]
+        files += [_file(manifest, shard) for shard in entry.shards]
         name = SPLIT_NAMES[split]
         files.append(
             {
@@ -108,6 +105,44 @@ def _distribution(manifest: FeatureManifest) -> list[dict[str, Any]]:
             }
         )
     return files
+
+
+def _file(manifest: FeatureManifest, entry: ShardEntry) -> dict[str, Any]:
+    path = _name_in_folder(manifest, entry)
+    return {
+        "@type": "cr:FileObject",
+        "@id": path,
+        "name": path,
+        "contentUrl": path,
+        "contentSize": f"{entry.num_bytes} B",
+        "encodingFormat": PARQUET,
+        "sha256": entry.sha256,
+    }
+
+
+def _name_in_folder(manifest: FeatureManifest, entry: ShardEntry) -> str:
+    return entry.path.removeprefix(f"{manifest.folder}/")
+
+
+def _quarantine_records(manifest: FeatureManifest, entry: ShardEntry) -> dict[str, Any]:
+    source = {"fileObject": {"@id": _name_in_folder(manifest, entry)}}
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "quarantine",
+        "name": "quarantine",
+        "description": f"{entry.num_rows} clips or files that are not among the utterances, one in each row.",
+        "field": [
+            {
+                "@type": "cr:Field",
+                "@id": f"quarantine/{column}",
+                "name": column,
+                "description": meaning,
+                "dataType": _TYPES["string"],
+                "source": {**source, "extract": {"column": column}},
+            }
+            for column, meaning in _QUARANTINE.items()
+        ],
+    }
 
 
 def _record_set(split: str, num_utterances: int, facts: CorpusFacts) -> dict[str, Any]:

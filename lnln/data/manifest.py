@@ -86,13 +86,15 @@ class LengthSummary:
 class Extraction:
     """How features were made of raw clips. config: every knob, as `pipelines.extractors.config` has them.
 
-    counts: what was met on the way, by name (`clips`, `clips_without_audio`, `frames_without_face`, ...). quarantine:
-    the Parquet table of clips that are not among the utterances (utterance_id, stage, reason); None where all are.
+    counts: what was met on the way, by name (`clips`, `clips_without_audio`, `vision_frames_without_face`, ...).
+    quarantine: the Parquet table of clips that are not among the utterances (utterance_id, stage, reason); None where
+    all are. version: of the way from clips to features, extractors aside; raised when clips would give other features.
     """
 
     config: Mapping[str, Any]
     counts: Mapping[str, int]
-    quarantine: ShardEntry | None = None
+    quarantine: ShardEntry | None
+    version: int
 
 
 @dataclass(frozen=True)
@@ -360,7 +362,7 @@ def _decode(content: dict[str, Any], cls: type[ManifestT]) -> ManifestT:
 
 def _decode_extraction(value: dict[str, Any]) -> Extraction:
     quarantine = value["quarantine"]
-    return Extraction(value["config"], value["counts"], None if quarantine is None else ShardEntry(**quarantine))
+    return Extraction(**{**value, "quarantine": None if quarantine is None else ShardEntry(**quarantine)})
 
 
 def _decode_split(value: dict[str, Any]) -> SplitEntry:

@@ -140,5 +140,5 @@ def _how_to_mend(entry: ShardEntry) -> str:
     return (
         f"run `lnln corrupt {corpus}` again, with the config that asked for it"
         if kind == "views"
-        else f"import corpus {corpus} again"
+        else f"import or extract corpus {corpus} again"
     )

@@ -11,6 +11,7 @@ equal bytes, and the file's name is its content's SHA-256, so a job done twice w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lnln.data.extractors import Extractors, identity_of
 from lnln.data.manifest import FeatureManifest, ShardEntry
 from lnln.data.read_ahead import read_ahead
 from lnln.data.schema import MODALITIES, Modality, Ragged, Split, Utterances
@@ -42,13 +44,38 @@ _TEXT_FEATURES: dict[str, pa.DataType] = {"text": _FLOATS, "text_length": pa.int
 _NULLABLE = ("raw_text", "label")
 # Labels are kept in float32: a rounding above the end of the scale is no mistake.
 _LABEL_TOLERANCE = 1e-4
+# Key of the file's metadata that says what made the features, where lnln itself did.
+_EXTRACTORS = "lnln.extractors"
 
 
-def encode_shard(utterances: Utterances) -> bytes:
-    """Utterances as the bytes of one Parquet file. Deterministic for one version of pyarrow."""
+def encode_shard(utterances: Utterances, extractors: Extractors | None = None) -> bytes:
+    """Utterances as the bytes of one Parquet file. Deterministic for one version of pyarrow.
+
+    extractors: the records of what made the features of clips, as the manifest has them; the file keeps what
+    `identity_of` takes of them, so that it can be told what it is away from its manifest.
+    """
     assert len(utterances), "a shard has utterances"
-    groups = (_table(utterances.rows(first, last)) for first, last in _row_groups(utterances))
+    made_by = {} if extractors is None else {_EXTRACTORS: json.dumps(identity_of(extractors), sort_keys=True)}
+    groups = (_table(utterances.rows(first, last), made_by) for first, last in _row_groups(utterances))
     return encode_parquet(groups, split_bytes_of=[f"{m}.list.element" for m in _framed(utterances.text_dim > 0)])
+
+
+def read_extractors(data: bytes, *, name: str = "shard") -> dict[Modality, dict[str, Any]] | None:
+    """What `encode_shard` was told of the extractors, None where it was told nothing.
+
+    RefusedError where the file is no Parquet file, or this part of it is damaged.
+    """
+    text = (read_schema(data, name).metadata or {}).get(_EXTRACTORS.encode())
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+        is_sound = isinstance(value, dict) and all(isinstance(made, dict) for made in value.values())
+    except (ValueError, RecursionError):
+        is_sound = False
+    if not is_sound:
+        raise RefusedError(f"{name}: its metadata {_EXTRACTORS} is damaged; extract the clips again")
+    return {modality: value[modality] for modality in MODALITIES if modality in value}
 
 
 def decode_shard(data: bytes, dims: Mapping[Modality, int] | None = None, *, name: str = "shard") -> Utterances:
@@ -78,9 +105,14 @@ def _decode(data: bytes, dims: Mapping[Modality, int] | None, name: str) -> list
     return parts
 
 
-def write_shard(store: Store, folder: str, split: Split, utterances: Utterances) -> ShardEntry:
-    """Write one shard under `folder` by a name that says its content; a second time changes nothing."""
-    return put_shard(store, folder, split, encode_shard(utterances), len(utterances))
+def write_shard(
+    store: Store, folder: str, split: Split, utterances: Utterances, extractors: Extractors | None = None
+) -> ShardEntry:
+    """Write one shard under `folder` by a name that says its content; a second time changes nothing.
+
+    extractors: as `encode_shard`.
+    """
+    return put_shard(store, folder, split, encode_shard(utterances, extractors), len(utterances))
 
 
 def read_shard(store: Store, entry: ShardEntry, dims: Mapping[Modality, int]) -> Utterances:
@@ -239,6 +271,8 @@ def _refuse_labels(
 
 
 def _import_command(manifest: FeatureManifest) -> str:
+    if manifest.extraction is not None:
+        return f"`lnln extract DIR --corpus {manifest.corpus}`"
     return f"`lnln import PICKLE --corpus {manifest.corpus}{' --text features' if manifest.text_dim else ''}`"
 
 
@@ -281,7 +315,7 @@ def _step_bytes(sequences: Ragged) -> int:
     return int(sequences.values.itemsize * np.prod(sequences.values.shape[1:], dtype=np.int64))
 
 
-def _table(utterances: Utterances) -> pa.Table:
+def _table(utterances: Utterances, metadata: Mapping[str, str]) -> pa.Table:
     framed = _framed(utterances.text_dim > 0)
     text = _lists(utterances.text, np.float32 if "text" in framed else np.int32)
     columns = {
@@ -299,7 +333,7 @@ def _table(utterances: Utterances) -> pa.Table:
         for name, array in columns.items()
     ]
     dims = {f"lnln.{modality}_dim": str(utterances.sequences(modality).values.shape[1]) for modality in framed}
-    return pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields, metadata=dims))
+    return pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields, metadata={**dims, **metadata}))
 
 
 def _nullable_floats(values: NDArray[np.float32]) -> pa.Array:

@@ -3,9 +3,9 @@
     store = Store("./store")                      # or Store("s3://bucket/lnln"), AWS_ENDPOINT_URL honoured
     store.create("mosi/features/1f3a/manifest.json", data)
 
-Paths are relative to the store, with `/`. Every write is whole or absent. Nobody reads by listing a folder: readers
-take what a manifest names, and `list_files` is for `lnln gc`, which removes what none names. A store is pickled as
-its URL, so jobs may carry it to other processes.
+Paths are relative to the store, with `/`. Every write is whole or absent. Nobody reads results by listing a folder:
+readers take what a manifest names. `list_files` is for `lnln gc`, which removes what none names, and for folders of raw
+clips, which are read through a store too. A store is pickled as its URL, so jobs may carry it to other processes.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Backend(Protocol):
     def arrow(self, path: str) -> tuple[Any, str]: ...
     def probe(self) -> StoreAbilities: ...
     def clock(self) -> float: ...
-    def list_files(self) -> Iterator[StoredFile]: ...
+    def list_files(self, follow_links: bool) -> Iterator[StoredFile]: ...
     def remove_unchanged(self, file: StoredFile) -> bool: ...
     def list_uploads(self) -> Iterator[UnfinishedUpload]: ...
     def abort_upload(self, upload: UnfinishedUpload) -> None: ...
@@ -174,10 +174,14 @@ class Store:
         with self._refusals("ask", "the time"):
             return self._backend.clock()
 
-    def list_files(self) -> list[StoredFile]:
-        """Every file below the store's URL, in no order. For `lnln gc` alone: a listing shows what is not whole yet."""
+    def list_files(self, *, follow_links: bool = False) -> list[StoredFile]:
+        """Every file below the store's URL, in no order; none where there is no such folder. Nothing is written.
+
+        Of a store of ours for `lnln gc` alone: a listing shows what is not whole yet. Of a folder of somebody's clips,
+        which no manifest lists, for the extraction. follow_links: symbolic links are what they lead to.
+        """
         with self._refusals("list", "its files"):
-            return list(self._backend.list_files())
+            return list(self._backend.list_files(follow_links))
 
     def remove_unchanged(self, file: StoredFile) -> bool:
         """Remove `file` unless it was written, or its lock taken, since it was listed: True if it was removed."""

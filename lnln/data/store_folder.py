@@ -93,12 +93,14 @@ class Folder:
     def clock(self) -> float:
         return time.time()
 
-    def list_files(self) -> Iterator[StoredFile]:
-        for folder, _, names in os.walk(self._root):
+    def list_files(self, follow_links: bool) -> Iterator[StoredFile]:
+        for folder, subfolders, names in os.walk(self._root, followlinks=follow_links):
+            if follow_links:
+                subfolders[:] = [name for name in subfolders if not _leads_back(Path(folder) / name)]
             for name in names:
                 path = Path(folder) / name
                 with contextlib.suppress(FileNotFoundError):
-                    status = path.lstat()
+                    status = path.stat() if follow_links else path.lstat()
                     if stat.S_ISREG(status.st_mode):
                         yield StoredFile(path.relative_to(self._root).as_posix(), status.st_size, status.st_mtime)
 
@@ -122,6 +124,11 @@ class Folder:
             fill(temporary)
             temporary.replace(target)
         _sync_folder(target.parent)
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that was walked through to come here: whoever follows it never ends."""
+    return folder.is_symlink() and folder.resolve() in [above.resolve() for above in folder.parents]
 
 
 @contextlib.contextmanager

@@ -173,7 +173,7 @@ class S3:
         except (KeyError, ValueError):
             return time.time()
 
-    def list_files(self) -> Iterator[StoredFile]:
+    def list_files(self, follow_links: bool) -> Iterator[StoredFile]:
         for page in self._pages("list_objects_v2", {"ContinuationToken": "NextContinuationToken"}):
             for entry in page.get("Contents", []):
                 path = entry["Key"].removeprefix(self._prefix)

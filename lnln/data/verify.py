@@ -11,9 +11,17 @@ from lnln.data.store import Store
 
 
 def damaged_shards(store: Store, manifest: FeatureManifest | ViewManifest) -> list[str]:
-    """Paths of the shards that are missing or not as the manifest states; empty where all is well."""
-    entries = [entry for split in manifest.splits.values() for entry in split.shards]
+    """Paths of the files that are missing or not as the manifest states; empty where all is well."""
+    entries = listed_files(manifest)
     return [entry.path for entry, is_whole in zip(entries, are_intact(store, entries), strict=True) if not is_whole]
+
+
+def listed_files(manifest: FeatureManifest | ViewManifest) -> list[ShardEntry]:
+    """All that `manifest` names: the shards in order, then the table of quarantined clips where there is one."""
+    entries = [entry for split in manifest.splits.values() for entry in split.shards]
+    if isinstance(manifest, FeatureManifest) and manifest.extraction and manifest.extraction.quarantine:
+        entries.append(manifest.extraction.quarantine)
+    return entries
 
 
 def are_intact(store: Store, entries: Sequence[ShardEntry]) -> Iterator[bool]:

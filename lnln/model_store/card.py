@@ -39,7 +39,7 @@ def model_card(name: str, lineage: dict[str, Any], evaluation: Evaluation | None
     ]
     if lineage["synthetic"]:
         parts.append(SYNTHETIC)
-    parts += ["## Use", _use(name), "## Results", _results(evaluation), "## Protocol", _protocol(lineage)]
+    parts += ["## Use", _use(name, lineage), "## Results", _results(evaluation), "## Protocol", _protocol(lineage)]
     parts += ["## Limits", _limits(lineage), "## Origin", _origin(lineage)]
     return "\n\n".join(parts) + "\n"
 
@@ -81,10 +81,20 @@ def _summary(lineage: dict[str, Any]) -> str:
     )
 
 
-def _use(name: str) -> str:
-    return (
+def _use(name: str, lineage: dict[str, Any]) -> str:
+    extraction = lineage.get("extraction")
+    clip = f'lnln predict {name} clip.mp4 --transcript "what is said in it"\n' if extraction else ""
+    usage = (
         f'```python\nimport lnln\nmodel = lnln.load("{name}@best", store="s3://bucket/prefix")\n```\n\n'
-        f'```\nlnln pull {name}@best {name}\nlnln predict {name} "a sentence"\n```'
+        f'```\nlnln pull {name}@best {name}\nlnln predict {name} "a sentence"\n{clip}```'
+    )
+    if not extraction:
+        return usage
+    config = yaml.safe_dump(extraction, sort_keys=False, allow_unicode=True)
+    return (
+        f"{usage}\n\n`lnln predict` extracts the features of a clip as those of the corpus were extracted. Of a whole "
+        "folder of clips, `lnln extract DIR --corpus NAME --config extraction.yaml` makes features that the model "
+        f"takes, with this as extraction.yaml:\n\n```yaml\n{config}```"
     )
 
 
@@ -114,7 +124,10 @@ def _protocol(lineage: dict[str, Any]) -> str:
 
 
 def _limits(lineage: dict[str, Any]) -> str:
-    extractors = [f"{modality} {code(str(made.get('name')))}" for modality, made in lineage["extractors"].items()]
+    extractors = [
+        f"{modality} {code(str(made.get('name')))}" + (f" version {made['version']}" if "version" in made else "")
+        for modality, made in lineage["extractors"].items()
+    ]
     absent = " and ".join(lineage["absent_modalities"])
     without = f"- Trained without {escape(absent)}: no utterance of the training split has it.\n" if absent else ""
     return (

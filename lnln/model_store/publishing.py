@@ -139,6 +139,7 @@ def _lineage(run: Run, features: dict[str, Any]) -> dict[str, Any]:
         "synthetic": bool(features["synthetic"]),
         "absent_modalities": list(features.get("absent_modalities", ())),
         "extractors": features["extractors"],
+        **({"extraction": features["extraction"]} if features.get("extraction") else {}),
         "tokenizer": tokenizer,
         "language": "zh" if "chinese" in str(tokenizer["name"]).lower() else "en",
         "label_range": list(features["label_range"]),

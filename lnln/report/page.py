@@ -28,6 +28,7 @@ from lnln.metrics import TITLES
 from lnln.model_store.card import SYNTHETIC
 from lnln.model_store.opened import OpenedModel, open_model
 from lnln.report.charts import draw_robustness
+from lnln.report.corpus import describe_corpora
 
 # Above this share of one predicted class at a rate, the report warns.
 COLLAPSE_SHARE = 0.9
@@ -57,12 +58,15 @@ def report(store: Store, names: Sequence[str], folder: Path | str) -> Path:
     values = {"evaluations": [evaluation.to_dict() for evaluation in evaluations]}
     _write(folder / "scores.json", encode_json(values))
     _write(folder / "robustness.png", draw_robustness(evaluations))
-    _write(folder / "index.md", render(evaluations, configs).encode())
+    _write(folder / "index.md", render(evaluations, configs, describe_corpora(store, evaluations)).encode())
     return folder / "index.md"
 
 
-def render(evaluations: Sequence[Evaluation], configs: dict[str, str]) -> str:
-    """index.md. configs: name of the YAML file of each model, by evaluation name, where its config is known."""
+def render(evaluations: Sequence[Evaluation], configs: dict[str, str], corpora: Sequence[str] = ()) -> str:
+    """index.md. configs: name of the YAML file of each model, by evaluation name, where its config is known.
+
+    corpora: what there is to say of the corpora, as Markdown.
+    """
     parts = ["# Robustness to missing data", "\n".join(f"- {verdict(evaluation)}" for evaluation in evaluations)]
     if any(evaluation.synthetic for evaluation in evaluations):
         parts.append(SYNTHETIC)
@@ -76,6 +80,8 @@ def render(evaluations: Sequence[Evaluation], configs: dict[str, str]) -> str:
             table(evaluation.rows()),
             *_warnings(evaluation),
         ]
+    if corpora:
+        parts += ["## Corpus", *corpora]
     parts += ["## How to read this", _READING, "## How to get the same", _how_to_reproduce(evaluations, configs)]
     return "\n\n".join(parts) + "\n"
 

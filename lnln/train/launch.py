@@ -147,9 +147,13 @@ def check(store: Store, manifest: FeatureManifest, config: Config, num_workers: 
     for split in needed:
         entry = manifest.splits.get(split)
         if entry is None or not entry.num_utterances:
+            mended = (
+                "import a corpus that has some"
+                if manifest.extraction is None
+                else "name them in the column `mode` of its label.csv and run `lnln extract` again"
+            )
             raise RefusedError(
-                f"corpus {manifest.corpus!r} has no utterances in split {split!r}, which training needs; import a "
-                "corpus that has some"
+                f"corpus {manifest.corpus!r} has no utterances in split {split!r}, which training needs; {mended}"
             )
         if np.isnan(_checked_labels(store, manifest, split, is_small)).all():
             raise RefusedError(

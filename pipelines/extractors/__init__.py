@@ -28,6 +28,9 @@ class Chosen:
     config: Any
     module: Any
 
+    def __reduce__(self) -> Any:
+        return choose, (self.modality, self.name, to_dict(self.config))
+
     def make(self) -> Any:
         """The extractor; RefusedError where a package, a program or weights are missing."""
         return self.module.Extractor(self.config)
@@ -40,6 +43,7 @@ class Chosen:
             "version": self.module.VERSION,
             "config": to_dict(self.config),
             "packages": packages,
+            **getattr(extractor, "provenance", {}),
         }
         if self.modality == "text":
             return {**record, "vocabulary": extractor.tokenizer.name}

@@ -10,6 +10,8 @@ file, which has, from top to bottom:
     class Extractor: ...              `TextExtractor` or `FrameExtractor` below; made once per process
 
 Heavy packages are imported in `Extractor.__init__`, which refuses with the install line where one is missing.
+An extractor that reads files besides its code (weights, a vocabulary) says which in `provenance`, a mapping that goes
+into the manifest: `{"sha256": {"model.safetensors": "..."}}`.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class Picture:
 
 
 class Clip(Protocol):
-    """One decoded clip, as `pipelines/clip.py` makes it. Time 0 is where the earlier of its streams begins."""
+    """One decoded clip, as `pipelines/clips/decode.py` makes it. Time 0 is where the earlier of its streams begins."""
 
     name: str
 

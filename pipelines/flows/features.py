@@ -1,12 +1,14 @@
-"""The `features` flow: a corpus to feature shards, as jobs on Dask.
+"""The `features` flow: a corpus to feature shards, as jobs on Dask; of an MMSA pickle, or of raw clips.
 
-From Python `features(corpus="mosi", source="unaligned_50.pkl")`; as a deployment `prefect deployment run
-features/features -p corpus=mosi -p source=s3-mounted/unaligned_50.pkl` (see `prefect.yaml`).
+From Python `features(corpus="mosi", source="unaligned_50.pkl")` or `features(corpus="mine", clips="s3://bucket/clips")`;
+as deployments `prefect deployment run features/features -p corpus=mosi -p source=s3-mounted/unaligned_50.pkl` and
+`prefect deployment run features/extract -p corpus=mine -p clips=s3://bucket/clips` (see `prefect.yaml`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +16,76 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import deployment
 
-from lnln.data.manifest import FeatureManifest
+from lnln.config import to_dict
+from lnln.data.counts import say_counts
+from lnln.data.manifest import Extraction, FeatureManifest
+from lnln.data.mmsa import TextForm, TokenizerName
+from lnln.data.quarantine import Quarantined, read_quarantine
 from lnln.data.schema import MODALITIES
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from pipelines.execute import dask_client
+from pipelines.extract import extract_corpus
+from pipelines.extractors.config import load_extract_config
 from pipelines.ingest import import_corpus, import_sample
 from pipelines.settings import Settings
 
+# Rows of an artifact, which is one JSON value in Prefect's database.
+MAX_QUARANTINED_SHOWN = 200
+
 
 @flow(name="features", flow_run_name="features of {corpus}")
-def features(corpus: str, source: str | None = None, store: str | None = None) -> dict[str, Any]:
-    """Import a corpus as feature shards with a manifest. A source imported before is not imported again.
+def features(
+    corpus: str,
+    source: str | None = None,
+    text: TextForm | None = None,
+    tokenizer: TokenizerName | None = None,
+    clips: str | None = None,
+    extractors: str | None = None,
+    overrides: list[str] | None = None,
+    store: str | None = None,
+) -> dict[str, Any]:
+    """Import or extract a corpus as feature shards with a manifest. What was made before is not made again.
 
     Args:
         corpus: What the corpus is called in the store, such as mosi.
-        source: Path of an MMSA pickle, as the worker sees it. None: the synthetic sample corpus.
+        source: Path of an MMSA pickle, as the worker sees it. None, and no clips: the synthetic sample corpus.
+        text: Of a pickle, ids or features. None: ids, where the pickle has them.
+        tokenizer: Of a pickle, what made the ids. None: what transcripts, ids or labels show.
+        clips: A folder or s3://bucket/prefix of raw clips with a label.csv, as the workers see it; sample draws some.
+        extractors: Of clips, a config of extractors by name or .yaml path. None: the default ones.
+        overrides: Of clips, keys of that config to change, such as vision.rate_hz=5.
         store: A folder or s3://bucket/prefix. None: LNLN_STORE of the worker's environment, else ./store.
 
     Returns:
-        Where the manifest is, its digest, and the number of utterances of each split.
+        Where the manifest is, its digest, the number of utterances of each split, and of clips that are in none.
     """
+    _refuse_contradictions(source, clips, of_pickle=(text, tokenizer), of_clips=(extractors, overrides))
     settings = settings_of_run(store)
     there = Store(settings.store)
     with dask_client(settings) as client:
-        if source is None:
-            manifest = import_sample(there, corpus, client)
+        if clips is not None:
+            chosen = load_extract_config(extractors, overrides or [])
+            manifest = extract_corpus(there, clips, corpus, chosen, client)
+        elif source is not None:
+            manifest = import_corpus(there, Path(source), corpus, client, text=text, tokenizer=tokenizer)
         else:
-            manifest = import_corpus(there, Path(source), corpus, client)
+            manifest = import_sample(there, corpus, client)
     create_table_artifact(
         key=artifact_key("features", corpus), table=_table(manifest), description=_description(settings.store, manifest)
     )
+    left_out = read_quarantine(there, manifest)
+    if manifest.extraction is not None:
+        _show_quarantine(settings.store, manifest, manifest.extraction, left_out)
     utterances = {split: entry.num_utterances for split, entry in manifest.splits.items()}
-    get_run_logger().info("%s in %s: %s", manifest.folder, settings.store, utterances)
+    get_run_logger().info("%s in %s: %s, %d left out", manifest.folder, settings.store, utterances, len(left_out))
     return {
         "corpus": corpus,
         "feature_id": manifest.feature_id,
         "manifest": f"{manifest.folder}/manifest.json",
         "digest": manifest.digest(),
         "num_utterances": utterances,
+        **({"num_quarantined": len(left_out)} if manifest.extraction is not None else {}),
     }
 
 
@@ -75,6 +108,38 @@ def artifact_key(flow_name: str, corpus: str) -> str:
     return re.sub("[^a-z0-9]+", "-", f"{flow_name}-{corpus}".lower()).strip("-")
 
 
+def _refuse_contradictions(
+    source: str | None, clips: str | None, *, of_pickle: Sequence[object], of_clips: Sequence[object]
+) -> None:
+    """Parameters that would be ignored are a mistake."""
+    if source is not None and clips is not None:
+        raise RefusedError(f"features come from a pickle or from clips, got source {source} and clips {clips}")
+    if source is None and any(of_pickle):
+        raise RefusedError("text and tokenizer say how a pickle is read, and no source is given")
+    if clips is None and any(of_clips):
+        raise RefusedError("extractors and overrides say how clips are extracted, and no clips are given")
+
+
+def _show_quarantine(
+    store: str, manifest: FeatureManifest, extraction: Extraction, left_out: Sequence[Quarantined]
+) -> None:
+    """What was met and what is left out, as artifacts; of many clips that are left out, the first."""
+    met = [{"what": what, "how many": number} for what, number in say_counts(extraction.counts)]
+    create_table_artifact(
+        key=artifact_key("extraction", manifest.corpus),
+        table=met,
+        description=f"What was met when the clips of **{manifest.corpus}** were extracted.",
+    )
+    entry = extraction.quarantine
+    if entry is not None:
+        create_table_artifact(
+            key=artifact_key("quarantine", manifest.corpus),
+            table=[to_dict(row) for row in left_out[:MAX_QUARANTINED_SHOWN]],
+            description=f"{len(left_out)} clips or files that are not in corpus **{manifest.corpus}**, the first "
+            f"{MAX_QUARANTINED_SHOWN} at most; all are in `{store}/{entry.path}`.",
+        )
+
+
 def _table(manifest: FeatureManifest) -> list[dict[str, Any]]:
     rows = []
     for split, entry in manifest.splits.items():
@@ -89,7 +154,12 @@ def _table(manifest: FeatureManifest) -> list[dict[str, Any]]:
 
 
 def _description(store: str, manifest: FeatureManifest) -> str:
-    origin = "synthetic" if manifest.source["synthetic"] else manifest.source["published_as"] or "not a published file"
+    if manifest.source["synthetic"]:
+        origin = "synthetic"
+    elif manifest.extraction is not None:
+        origin = "raw clips"
+    else:
+        origin = manifest.source["published_as"] or "not a published file"
     cleaned = sum(sum(counts.values()) for counts in manifest.cleaned.values())
     text = f"text of {manifest.text_dim} dimensions" if manifest.text_dim else f"text ids of {manifest.tokenizer.name}"
     absent = "".join(

@@ -11,6 +11,7 @@ from torch import nn
 from lnln.checkpoint import (
     Checkpoint,
     describe_file,
+    feature_contract,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
@@ -19,6 +20,7 @@ from lnln.checkpoint import (
 )
 from lnln.errors import RefusedError
 from lnln.models import LNLN
+from tests.extracted_corpus import CONFIG, EXTRACTORS, extracted_corpus
 from tests.lnln.conftest import RunStore
 
 
@@ -133,3 +135,10 @@ def test_a_saved_model_is_all_that_prediction_needs(run_store: RunStore, tmp_pat
     save_model(tmp_path / "again", model, run_store.manifest)
     for name in names:
         assert describe_file(tmp_path / "again" / name) == describe_file(tmp_path / "model" / name)
+
+
+def test_a_model_keeps_how_its_features_were_extracted(run_store: RunStore, tmp_path: Path) -> None:
+    assert feature_contract(run_store.manifest)["extraction"] is None
+    contract = feature_contract(extracted_corpus(run_store.store, tmp_path))
+    assert contract["extraction"] == CONFIG and contract["extractors"] == EXTRACTORS
+    assert json.loads(json.dumps(contract)) == contract

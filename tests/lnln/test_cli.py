@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from lnln import __version__
 from lnln.arguments import global_options_first
 from lnln.cli import app
+from lnln.data.schema import MODALITIES
 from lnln.data.store import Store
 from lnln.model_store import publish
 from tests.command import LNLN, lnln
@@ -23,6 +24,7 @@ from tests.lnln.conftest import RunStore
 VERBS = [
     "demo",
     "import",
+    "extract",
     "corrupt",
     "train",
     "tune",
@@ -91,6 +93,52 @@ def test_an_unknown_config_key_is_refused_before_anything_is_written(tmp_path: P
     store = tmp_path / "store"
     assert "did you mean 'adversarial'" in lnln("train", "x", "--set", "loss.adverserial=1", store=store).refusal
     assert not store.exists()
+
+
+def test_help_names_every_extractor_and_config() -> None:
+    from pipelines.extractors import names
+    from pipelines.extractors.config import DEFAULT_EXTRACTORS, extract_config_names
+
+    done = CliRunner().invoke(app, ["extract", "--help"])
+    said = [" ".join(line.split()) for line in done.output.splitlines()]
+    for modality in MODALITIES:
+        assert f"{modality}: {', '.join(names(modality))}" in said
+    defaults = ", ".join(DEFAULT_EXTRACTORS[modality] for modality in MODALITIES)
+    assert f"configs: {', '.join(extract_config_names())}; without one {defaults}" in said
+
+
+def test_extracting_what_is_no_folder_of_clips_is_refused(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    assert "label.csv" in lnln("extract", tmp_path / "nothing", "--corpus", "x", store=store).refusal
+    assert (
+        "no extractor of audio" in lnln("extract", "x", "--corpus", "x", "--set", "audio.name=y", store=store).refusal
+    )
+    assert "'../x'" in lnln("extract", tmp_path, "--corpus", "../x", store=store).refusal
+    assert not store.exists()
+
+
+def test_a_folder_of_clips_is_extracted_and_what_is_left_out_is_listed(tmp_path: Path) -> None:
+    from tests.clips import write_clip
+
+    clips, store = tmp_path / "clips", str(tmp_path / "store")
+    (clips / "Raw" / "v").mkdir(parents=True)
+    write_clip(clips / "Raw" / "v" / "1.mkv", seconds=0.4)
+    (clips / "Raw" / "v" / "2.mkv").write_bytes(b"no clip")
+    (clips / "label.csv").write_text("video_id,clip_id,text,label,mode\nv,1,good,1,train\nv,2,bad,-1,train\n")
+    verb = ["extract", str(clips), "--corpus", "mine", "--set", "audio.name=none", "--set", "vision.name=none"]
+    said = CliRunner().invoke(app, ["--store", store, *verb])
+    assert said.exit_code == 0, said.output
+    assert "v$_$2" in said.output and "clips quarantined" in said.output and "1 of 2" in said.output
+    found = CliRunner().invoke(app, ["--store", store, "--json", *verb])
+    assert found.exit_code == 0, found.output
+    value = json.loads(found.stdout)
+    assert [row["utterance_id"] for row in value["quarantine"]] == ["v$_$2"]
+    assert value["extraction"]["counts"]["clips_extracted"] == 1 and value["splits"]["train"]["num_utterances"] == 1
+    assert (tmp_path / "store" / value["extraction"]["quarantine"]["path"]).is_file()
+
+    (clips / "Raw" / "v" / "1.mkv").write_bytes(b"no clip")
+    none_left = lnln(*verb, store=tmp_path / "other")
+    assert "v$_$1" in none_left.refusal
 
 
 def test_names_that_would_leave_the_store_are_refused(tmp_path: Path) -> None:
@@ -280,7 +328,8 @@ def test_a_sentence_may_look_like_an_option_and_a_file_is_no_sentence(run_store:
     outcome = lnln("predict", run_store.better, "--", "--json", "--store", store=store)
     assert [row["input"] for row in outcome.json["predictions"]] == ["--json", "--store"]
     (tmp_path / "clip.csv").write_text("x")
-    assert "clip.csv is a file" in lnln("predict", run_store.better, "fine", tmp_path / "clip.csv", store=store).refusal
+    refusal = lnln("predict", run_store.better, "fine", tmp_path / "clip.csv", store=store).refusal
+    assert "was trained on features that were imported" in refusal
     assert len(lnln("predict", run_store.better, "fine " * 2000, store=store).json["predictions"]) == 1
 
 

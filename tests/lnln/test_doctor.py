@@ -100,3 +100,31 @@ def test_a_version_that_breaks_prefect_is_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(metadata, "version", lambda name: "0.151.0" if name == "fastapi" else real(name))
     wrong = [finding for finding in doctor.examine(str(tmp_path)) if finding.level == "wrong"]
     assert ["fastapi 0.151.0" in finding.text for finding in wrong] == [True]
+
+
+def test_raw_clips_can_be_read_where_the_extra_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda module: object())
+    found = findings(str(tmp_path))
+    assert found["clips"].level == "fine" and "can be read" in found["clips"].text
+    assert "research only" in found["more extractors"].text
+
+
+@pytest.mark.parametrize("missing", sorted(doctor.MEDIA_PACKAGES))
+def test_what_raw_clips_lack_is_a_note_with_the_command(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = doctor.MEDIA_PACKAGES[missing]
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name in (module, "opensmile") else object())
+    found = findings(str(tmp_path))
+    assert found["clips"].level == "note"
+    assert f"without {missing}: pip install 'lnln[media]'" in found["clips"].text
+    assert "no openSMILE" in found["more extractors"].text and found["more extractors"].level == "fine"
+
+
+def test_openface_is_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / doctor.OPENFACE_PROGRAMS[0]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "no OpenFace" in findings(str(tmp_path))["more extractors"].text
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert f"OpenFace at {program}" in findings(str(tmp_path))["more extractors"].text

@@ -17,6 +17,7 @@ from lnln.errors import RefusedError
 from lnln.evaluate import evaluate
 from lnln.model_store import publish, pull
 from lnln.predict import MOSI_WORDS, Predictor, describe, predict
+from tests.extracted_corpus import EXTRACTORS, extracted_corpus
 from tests.finished_run import finished_run
 from tests.lnln.conftest import RunStore
 
@@ -219,3 +220,43 @@ def test_a_model_without_completeness_says_none(run_store: RunStore, tmp_path: P
     values = evaluate(run_store.store, run_id, rates=[0.0])
     errors = [abs(row["sentiment"] - row["label"]) for row in rows[1:]]
     assert values.mean["mae"] == pytest.approx(np.mean(errors), abs=1e-5)
+
+
+def test_a_shard_of_other_extractors_is_refused_with_both_sides(
+    run_store: RunStore, predictor: Predictor, utterances: Utterances, tmp_path: Path
+) -> None:
+    extracted = Predictor.open(
+        run_store.store, finished_run(run_store.store, extracted_corpus(run_store.store, tmp_path))
+    )
+    shard = tmp_path / "clips.parquet"
+    shard.write_bytes(encode_shard(utterances, EXTRACTORS))
+    assert len(extracted.predict_shard(shard)) == len(utterances)
+
+    other = {**EXTRACTORS, "audio": {**EXTRACTORS["audio"], "version": 4}}
+    shard.write_bytes(encode_shard(utterances, other))
+    with pytest.raises(RefusedError, match=r"clips\.parquet has audio made by tones version 4, .* by tones version 3"):
+        extracted.predict_shard(shard)
+    faster = {**EXTRACTORS, "vision": {**EXTRACTORS["vision"], "config": {"rate_hz": 10.0}}}
+    shard.write_bytes(encode_shard(utterances, faster))
+    with pytest.raises(RefusedError, match=r"drawn version 1 with rate_hz 10\.0, .* drawn version 1 with rate_hz 5\.0"):
+        extracted.predict_shard(shard)
+    # A model of imported features takes no extracted ones, equal in dimensions as they are.
+    shard.write_bytes(encode_shard(utterances, EXTRACTORS))
+    with pytest.raises(RefusedError, match=r"has text made by wordpiece version 1, .* made by WordPiece"):
+        predictor.predict_shard(shard)
+    # What was imported does not say what made it, so its dimensions have to do.
+    shard.write_bytes(encode_shard(utterances))
+    assert len(extracted.predict_shard(shard)) == len(utterances)
+
+
+def test_a_model_that_says_nothing_of_extractors_still_predicts(run_store: RunStore, tmp_path: Path) -> None:
+    publish(run_store.store, run_store.worse, "small-lnln")
+    folder = pull(run_store.store, "small-lnln", tmp_path / "pulled")
+    (folder / "manifest.json").unlink()
+    features = json.loads((folder / "features.json").read_text())
+    for key in ("extraction", "extractors"):
+        del features[key]
+    (folder / "features.json").write_text(json.dumps(features))
+    shard = tmp_path / "clips.parquet"
+    shard.write_bytes(encode_shard(read_split(run_store.store, run_store.manifest, "test"), EXTRACTORS))
+    assert len(predict(run_store.store, str(folder), ["good", str(shard)])) == 15

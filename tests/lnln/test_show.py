@@ -17,6 +17,7 @@ from lnln.doctor import Finding
 from lnln.evaluate import evaluate
 from lnln.model_store import list_models, publish
 from lnln.runs import load_run
+from tests.extracted_corpus import LEFT_OUT, extracted_corpus
 from tests.lnln.conftest import RunStore
 
 PREDICTION = {
@@ -153,3 +154,42 @@ def test_a_demo_says_how_lnln_comes_on_the_path_where_it_is_not(
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     show.demo(Console(), outcome, command="lnln", is_sample=True)
     assert "activate" not in capsys.readouterr().out
+
+
+def test_an_extraction_says_what_it_met_and_what_it_left_out(
+    run_store: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, left_out = run_store.store, sorted(LEFT_OUT)
+    manifest = extracted_corpus(store, tmp_path)
+    assert manifest.extraction is not None and manifest.extraction.quarantine is not None
+    show.extraction(Console(), manifest, left_out, store_url=store.url)
+    out = capsys.readouterr().out
+    assert "unassigned" in out and "vision frames without face" in out and "7 of 1,400" in out
+    assert "clips without text" not in out, "there were none"
+    assert out.count("is no <b>media</b> file") == show.NUM_QUARANTINED_SHOWN - 1
+    assert out.splitlines()[-1] == (
+        f"and 10 more; all 30 that are not in the corpus are in {store.url}/{manifest.extraction.quarantine.path}"
+    )
+    show.extraction(Console(as_json=True), manifest, left_out, store_url=store.url)
+    value = json.loads(capsys.readouterr().out)
+    assert value["quarantine"] == [dataclasses.asdict(row) for row in left_out]
+    assert value["extraction"]["counts"]["clips_without_text"] == 0 and value["corpus"] == "clips"
+
+
+def test_an_extraction_that_left_nothing_out_has_no_such_table(
+    run_store: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show.extraction(
+        Console(), extracted_corpus(run_store.store, tmp_path, left_out=[]), [], store_url=run_store.store.url
+    )
+    out = capsys.readouterr().out
+    assert "what was met" in out and "not in the corpus" not in out and "stage" not in out
+
+
+def test_clips_without_a_prediction_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    show.predictions(Console(), [PREDICTION], LEFT_OUT[:1])
+    assert "a/notes.txt: no prediction, at stage table: Raw/a/notes.txt" in capsys.readouterr().out
+    show.predictions(Console(as_json=True), [PREDICTION], LEFT_OUT[:1])
+    assert json.loads(capsys.readouterr().out)["quarantine"] == [dataclasses.asdict(LEFT_OUT[0])]
+    show.predictions(Console(as_json=True), [PREDICTION])
+    assert json.loads(capsys.readouterr().out) == {"predictions": [PREDICTION]}

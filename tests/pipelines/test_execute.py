@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from pipelines import execute
 from pipelines.execute import StageFailedError, dask_client, run
 from pipelines.plan import Job, Plan
 from pipelines.settings import Settings
+from pipelines.steps import step_done
 from tests.dask_processes import dask_processes
 
 if TYPE_CHECKING:
@@ -99,6 +101,36 @@ def test_jobs_whose_results_are_known_are_not_run(client: Client | None) -> None
     assert sorted(done) == ["square 0", "square 2"]
     assert run(plan, client, known={**known, "odd": None}) == [0, "one", 4, None, 0, 1, 2]
     assert run(Plan("none", squares(2)), client, known={"square 0": 5, "square 1": 6}) == [5, 6]
+
+
+def step_by_step(num_steps: int) -> int:
+    for _ in range(num_steps):
+        step_done()
+    return num_steps
+
+
+def test_a_job_tells_of_its_steps(client: Client | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than it has, or fewer, move the bar as far as it has; and so does a failure."""
+    totals, moves = [], []
+
+    @contextmanager
+    def bar(text: str, total: int) -> Iterator[Callable[..., None]]:
+        totals.append(total)
+        yield lambda num_steps=1: moves.append(num_steps)
+
+    monkeypatch.setattr(execute, "bar", bar)
+    jobs = [
+        Job(f"{num} of {of}", step_by_step, {"num_steps": num}, num_steps=of) for num, of in ((5, 5), (9, 3), (0, 2))
+    ]
+    assert run(Plan("steps", tuple(jobs)), client) == [5, 9, 0]
+    assert totals == [10] and sum(moves) == 10
+    with pytest.raises(StageFailedError):
+        run(Plan("steps", (Job("no", fail, {"number": 1}, num_steps=4), *jobs)), client)
+    assert totals == [10, 14] and sum(moves) == 24
+
+
+def test_steps_that_nobody_counts() -> None:
+    assert step_by_step(3) == 3
 
 
 def test_an_empty_plan(client: Client | None) -> None:

@@ -27,7 +27,7 @@ from lnln.data.store import Store
 from lnln.data.verify import damaged_shards
 from lnln.data.wordpiece import CHINESE, UNCASED
 from lnln.errors import RefusedError
-from pipelines import ingest
+from pipelines import commit, ingest
 from pipelines.execute import StageFailedError, dask_client
 from pipelines.ingest import import_corpus, import_sample, plan_import
 from pipelines.settings import Settings
@@ -315,7 +315,7 @@ def test_a_crash_between_shards_and_manifest_leaves_nothing_visible(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "commit_features", crash)
+        patch.setattr(commit, "commit_features", crash)
         with pytest.raises(KeyboardInterrupt):
             import_corpus(store, source, "tiny")
     assert any(name.endswith(".parquet") for name in files(store))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import pickle
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,14 +17,17 @@ import yaml
 
 from lnln.data import card
 from lnln.data.card import CARD_FILES, CROISSANT, README
+from lnln.data.card_extraction import NUM_ROWS_SHOWN, join_runs
 from lnln.data.card_facts import SPLIT_NAMES
-from lnln.data.manifest import FeatureManifest
+from lnln.data.manifest import FeatureManifest, SplitEntry, commit_features
+from lnln.data.schema import Split
 from lnln.data.shards import read_split
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from pipelines import ingest
 from pipelines.ingest import import_corpus, import_sample
 from tests.corpora import mmsa_content, with_text_features
+from tests.extracted_corpus import CONFIG, EXTRACTORS, LEFT_OUT, extracted_corpus
 
 
 @pytest.fixture
@@ -112,8 +117,8 @@ def test_datasets_reads_the_folder(
     _no_network(monkeypatch)
     corpus = datasets.load_dataset(str(folder(store, manifest)), cache_dir=str(tmp_path / "cache"))
     assert list(corpus) == ["train", "validation", "test"]
-    for split, name in SPLIT_NAMES.items():
-        ours = read_split(store, manifest, split)
+    for split in manifest.splits:
+        ours, name = read_split(store, manifest, split), SPLIT_NAMES[split]
         assert corpus[name]["utterance_id"][:] == ours.utterance_id
         assert corpus[name]["audio_length"][:] == ours.audio.lengths.tolist()
         for row, values in enumerate(corpus[name]["audio"][:]):
@@ -126,8 +131,8 @@ def test_croissant_reads_the_records(store: Store, manifest: FeatureManifest, mo
     _no_network(monkeypatch)
     described = mlcroissant.Dataset(jsonld=folder(store, manifest) / CROISSANT)
     assert not described.metadata.issues.errors
-    for split, name in SPLIT_NAMES.items():
-        ours = read_split(store, manifest, split)
+    for split in manifest.splits:
+        ours, name = read_split(store, manifest, split), SPLIT_NAMES[split]
         records = list(described.records(name))
         ids = [record[f"{name}/utterance_id"] for record in records]
         assert sorted(each.decode() if isinstance(each, bytes) else each for each in ids) == sorted(ours.utterance_id)
@@ -236,3 +241,117 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a reader of local files called somebody")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def extracted(store: Store, tmp_path: Path) -> FeatureManifest:
+    return extracted_corpus(store, tmp_path)
+
+
+def test_an_extracted_corpus_says_what_made_it(store: Store, extracted: FeatureManifest) -> None:
+    page = (folder(store, extracted) / README).read_text()
+    assert "| audio | `tones` | 3 | 4 | 43.0664 |" in page and "| vision | `drawn` | 1 | 3 | 5 |" in page
+    assert "audio: `mfcc_0` to `mfcc_1`, `zero\\|crossing`, `C#`." in page
+    assert "| clips without audio | 3 of 96 |" in page and "without text" not in page
+    assert "openSMILE, whose licence allows research only" in page
+    assert "How the features were extracted is known only" not in page
+    (config,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    assert yaml.safe_load(config) == CONFIG, "lnln extract --config takes it as it is"
+
+
+def test_every_dimension_can_be_looked_up(store: Store, extracted: FeatureManifest) -> None:
+    with (folder(store, extracted) / "columns.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for modality in ("audio", "vision"):
+        names = EXTRACTORS[modality]["columns"]
+        assert [row["name"] for row in rows if row["modality"] == modality] == names
+        assert [int(row["dimension"]) for row in rows if row["modality"] == modality] == list(range(len(names)))
+
+
+def test_what_is_not_in_the_corpus_is_said(store: Store, extracted: FeatureManifest) -> None:
+    page = (folder(store, extracted) / README).read_text()
+    assert extracted.extraction is not None and extracted.extraction.quarantine is not None
+    name = extracted.extraction.quarantine.path.rpartition("/")[2]
+    said = f"30 clips or files are not among the utterances (29 at `decode`, 1 at `table`); the whole table is `{name}`"
+    assert said in page
+    rows = [line for line in page.splitlines() if line.startswith("| `v$_$")]
+    assert len(rows) == NUM_ROWS_SHOWN - 1 and "<b>" not in page
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in rows)
+
+
+def test_datasets_reads_unassigned_clips_and_the_quarantine(
+    store: Store, extracted: FeatureManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    _no_network(monkeypatch)
+    cache = str(tmp_path / "cache")
+    corpus = datasets.load_dataset(str(folder(store, extracted)), cache_dir=cache)
+    assert {name: len(rows) for name, rows in corpus.items()} == {
+        "train": 40,
+        "validation": 12,
+        "test": 14,
+        "unassigned": 4,
+    }
+    left_out = datasets.load_dataset(str(folder(store, extracted)), "quarantine", split="train", cache_dir=cache)
+    assert left_out["reason"][:] == [row.reason for row in sorted(LEFT_OUT)]
+
+
+def test_croissant_reads_unassigned_clips_and_the_quarantine(store: Store, extracted: FeatureManifest) -> None:
+    import mlcroissant
+
+    described = mlcroissant.Dataset(jsonld=folder(store, extracted) / CROISSANT)
+    assert not described.metadata.issues.errors
+    assert len(list(described.records("unassigned"))) == 4
+    assert len(list(described.records("quarantine"))) == len(LEFT_OUT)
+
+
+def test_clips_that_nobody_assigned_have_a_card_whose_snippets_run(
+    store: Store, extracted: FeatureManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only: dict[Split, SplitEntry] = {"unassigned": extracted.splits["unassigned"]}
+    lengths: dict[Split, Any] = {"unassigned": extracted.lengths["unassigned"]}
+    assert extracted.extraction is not None
+    extraction = replace(extracted.extraction, quarantine=None)
+    made = replace(extracted, splits=only, lengths=lengths, extraction=extraction, feature_id="f" * 12)
+    for shard in only["unassigned"].shards:
+        store.write(shard.path.replace(extracted.folder, made.folder), store.read(shard.path))
+    moved = [
+        replace(shard, path=shard.path.replace(extracted.folder, made.folder)) for shard in only["unassigned"].shards
+    ]
+    made = replace(made, splits={"unassigned": SplitEntry(4, tuple(moved))})
+    card.write_card(store, commit_features(store, made))
+    page = (folder(store, made) / README).read_text()
+    assert "Every clip is among the utterances." in page and "`valid` is called" not in page
+    monkeypatch.chdir(folder(store, made))
+    names: dict[str, Any] = {}
+    for snippet in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[:2]:
+        exec(compile(snippet, README, "exec"), names)
+    assert len(names["unassigned"]) == names["unassigned_summary"][0] == 4
+
+
+def test_a_damaged_quarantine_table_costs_the_card_and_nothing_else(
+    store: Store, extracted: FeatureManifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert extracted.extraction is not None and extracted.extraction.quarantine is not None
+    store.write(extracted.extraction.quarantine.path, b"damaged")
+    assert card.write_card(store, extracted) is extracted
+    assert "has no card" in caplog.text and "quarantine" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "runs"),
+    [
+        ([], []),
+        (["a"], [("a", "a")]),
+        (["a_0", "a_1", "a_2", "b_3"], [("a_0", "a_2"), ("b_3", "b_3")]),
+        (["x_9", "x_10"], [("x_9", "x_10")]),
+        (["x_09", "x_10", "x_12"], [("x_09", "x_10"), ("x_12", "x_12")]),
+        (["p1_x2", "p1_x3", "p2_x3"], [("p1_x2", "p1_x3"), ("p2_x3", "p2_x3")]),
+        (["a1b", "a2b", "a3c"], [("a1b", "a2b"), ("a3c", "a3c")]),
+        (["a", "a"], [("a", "a"), ("a", "a")]),
+        (["1" * 5000, "1" * 5000], [("1" * 5000,) * 2] * 2),
+    ],
+)
+def test_runs_of_names(names: list[str], runs: list[tuple[str, str]]) -> None:
+    assert join_runs(names) == runs

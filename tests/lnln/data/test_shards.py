@@ -22,6 +22,7 @@ from lnln.data.shards import (
     decode_shard,
     encode_shard,
     iterate_shards,
+    read_extractors,
     read_labels,
     read_lengths,
     read_shard,
@@ -352,11 +353,13 @@ def test_damage_is_refused_by_name(store: Store, tmp_path: Path) -> None:
             lambda: read_lengths(store, entry),
         ]
         for act in acts:
-            with pytest.raises(RefusedError, match=rf"{entry.path} has .* its manifest says .* import corpus c again"):
+            with pytest.raises(
+                RefusedError, match=rf"{entry.path} has .* its manifest says .* import or extract corpus c again"
+            ):
                 act()
     file.unlink()
     assert set(damaged_shards(store, manifest)) == {entry.path}
-    with pytest.raises(RefusedError, match="is missing; import corpus c again"):
+    with pytest.raises(RefusedError, match="is missing; import or extract corpus c again"):
         read_shard(store, entry, DIMS)
     write_shard(store, FOLDER, "train", make_utterances())
     assert damaged_shards(store, manifest) == []
@@ -448,3 +451,39 @@ def test_on_s3_the_same_entries(s3_store_url: str, store: Store) -> None:
     assert entries[0] == entries[1]
     assert_same(read_shard(remote, entries[1], DIMS), make_utterances())
     assert damaged_shards(remote, make_manifest([entries[1]])) == []
+
+
+EXTRACTORS: dict[Modality, dict[str, object]] = {
+    "audio": {"name": "a", "version": 2, "config": {"rates": (1, 2)}, "columns": ["x"], "packages": {"p": "1"}},
+    "vision": {"name": "v", "version": 1, "config": {}},
+}
+
+
+@pytest.mark.parametrize("group_bytes", [1, 1 << 20])
+def test_a_shard_of_clips_says_what_made_it(group_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "ROW_GROUP_BYTES", group_bytes)
+    utterances = make_utterances(5)
+    data = encode_shard(utterances, EXTRACTORS)
+    assert read_extractors(data) == {
+        "audio": {"name": "a", "version": 2, "config": {"rates": [1, 2]}},
+        "vision": {"name": "v", "version": 1, "config": {}},
+    }
+    assert_same(decode_shard(data), utterances)
+    assert data == encode_shard(utterances, dict(reversed(EXTRACTORS.items())))
+
+
+def test_an_imported_shard_says_nothing_of_extractors() -> None:
+    data = encode_shard(make_utterances(5))
+    assert read_extractors(data) is None
+    assert b"lnln.extractors" not in data
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"audio": 1}', b"\xff", b"[" * 100_000])
+def test_damaged_words_on_extractors_are_refused(damaged: bytes) -> None:
+    table = pq.read_table(io.BytesIO(encode_shard(make_utterances(3), EXTRACTORS)))
+    sink = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"lnln.extractors": damaged}), sink)
+    with pytest.raises(RefusedError, match=r"clips\.parquet: its metadata lnln\.extractors is damaged"):
+        read_extractors(sink.getvalue(), name="clips.parquet")
+    with pytest.raises(RefusedError, match="no whole Parquet file"):
+        read_extractors(b"no shard")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -20,6 +21,7 @@ from lnln.evaluate import evaluate
 from lnln.model_store import damaged_files, list_models, load, open_model, publish, pull
 from lnln.model_store.catalog import read_model, resolve
 from lnln.models import LNLN
+from tests.extracted_corpus import CONFIG, extracted_corpus
 from tests.finished_run import finished_run, small_corpus
 from tests.lnln.conftest import RunStore
 
@@ -277,3 +279,22 @@ def _replace_model_file(run_store: RunStore, name: str, data: bytes) -> None:
     result = run_store.store.read_json(f"{folder}/result.json")
     result["files"][name] = {"num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     run_store.store.write_json(f"{folder}/result.json", result)
+
+
+def test_a_model_of_an_extracted_corpus_says_how_to_extract(run_store: RunStore, tmp_path: Path) -> None:
+    store = run_store.store
+    run_id = finished_run(store, extracted_corpus(store, tmp_path))
+    publish(store, run_id, "clips-lnln")
+    folder = pull(store, "clips-lnln", tmp_path / "pulled")
+    card = (folder / "README.md").read_text()
+    assert "audio `tones` version 3" in card and "lnln predict clips-lnln clip.mp4" in card
+    (config,) = re.findall(r"```yaml\n(.*?)```", card, flags=re.DOTALL)
+    assert yaml.safe_load(config) == CONFIG
+    assert json.loads((folder / "lineage.json").read_text())["extraction"] == CONFIG
+    assert open_model(store, str(folder)).features["extraction"] == CONFIG
+
+    publish(store, run_store.worse, "small-lnln")
+    imported = pull(store, "small-lnln", tmp_path / "imported")
+    card = (imported / "README.md").read_text()
+    assert "clip.mp4" not in card and "```yaml" not in card
+    assert "extraction" not in json.loads((imported / "lineage.json").read_text())

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.performance.plain_lnln import Shape, make_args, make_weights
 from lnln.errors import RefusedError
 from lnln.models import LNLN
 from lnln.models.published import from_published, our_name, published_state_dict
-from tests.lnln.models.plain_lnln import Shape, make_args, make_weights
 from tests.lnln.models.random_inputs import random_inputs
 
 

@@ -21,6 +21,7 @@ from lnln.model_store import publish
 from lnln.report import render, report, scores_csv, verdict
 from lnln.report.charts import draw_robustness
 from lnln.runs import load_run
+from tests.extracted_corpus import extracted_corpus
 from tests.finished_run import finished_run
 from tests.lnln.conftest import RunStore
 
@@ -70,6 +71,24 @@ def test_a_report_says_which_protocol_and_the_rates_of_each_modality(run_store: 
     assert draw_robustness([evaluate(run_store.store, subsets)]).startswith(b"\x89PNG")
     card = publish(run_store.store, other, "small-subsets")
     assert card
+
+
+def test_a_report_shows_what_an_extraction_met(run_store: RunStore, tmp_path: Path) -> None:
+    manifest = extracted_corpus(run_store.store, tmp_path)
+    other = finished_run(run_store.store, manifest)
+    text = report(run_store.store, [run_store.worse, other, other], tmp_path / "report").read_text()
+    assert text.count("\n## Corpus\n") == 1
+    assert text.index("| missing rate |") < text.index("## Corpus") < text.index("## How to read this")
+    assert "`clips`, features `eeeeeeeeeeee`, extracted from raw clips" in text
+    assert "| vision frames without face | 7 of 1,400 |" in text and "| rows repeated | 1 |" in text
+    assert manifest.extraction is not None and manifest.extraction.quarantine is not None
+    assert f"the whole table is `{run_store.store.url}/{manifest.extraction.quarantine.path}`" in text
+    assert "| `a/notes.txt` | `table` | Raw/a/notes.txt is not in label.csv |" in text and "<b>" not in text
+    assert "## Corpus" not in report(run_store.store, [run_store.worse], tmp_path / "import").read_text()
+
+    run_store.store.write(manifest.extraction.quarantine.path, b"damaged")
+    text = report(run_store.store, [other], tmp_path / "damaged").read_text()
+    assert "quarantine table cannot be read" in text and "| rows repeated | 1 |" in text
 
 
 def test_report_again_gives_the_same_bytes(run_store: RunStore, tmp_path: Path) -> None:

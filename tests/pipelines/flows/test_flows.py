@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from prefect import get_client
@@ -17,6 +19,7 @@ from lnln.errors import RefusedError
 from pipelines.flows import features as features_module
 from pipelines.flows.features import artifact_key, features, settings_of_run
 from pipelines.flows.views import views
+from tests.clips import write_clip
 from tests.corpora import mmsa_pickle
 
 
@@ -56,13 +59,53 @@ def test_a_pickle_and_refusals(api: None, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("LNLN_DASK", "none")
     monkeypatch.setenv("LNLN_STORE", str(tmp_path / "store"))
     source = mmsa_pickle(tmp_path / "tiny.pkl", num=(12, 4, 5))
-    assert features("My_tiny.corpus", source=str(source))["num_utterances"] == {"train": 12, "valid": 4, "test": 5}
+    made = features("My_tiny.corpus", source=str(source), text="ids", tokenizer="bert-base-chinese")
+    assert made["num_utterances"] == {"train": 12, "valid": 4, "test": 5} and "num_quarantined" not in made
+    assert read_features(Store(tmp_path / "store"), "My_tiny.corpus").tokenizer.name == "bert-base-chinese"
     with pytest.raises(RefusedError, match="no MMSA pickle"):
         features("other", source=str(tmp_path / "absent.pkl"))
     with pytest.raises(RefusedError, match="holds no corpus 'other'"):
         views("other")
     with pytest.raises(RefusedError, match="unknown config key"):
         views("My_tiny.corpus", overrides=["corruption.rate=1"])
+
+
+@pytest.mark.slow
+def test_clips_and_what_is_left_out(api: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LNLN_DASK", "none")
+    folder, url = tmp_path / "clips", str(tmp_path / "store")
+    (folder / "Raw" / "v").mkdir(parents=True)
+    write_clip(folder / "Raw" / "v" / "1.mkv", seconds=0.4)
+    (folder / "Raw" / "v" / "2.mkv").write_bytes(b"no clip")
+    (folder / "label.csv").write_text("video_id,clip_id,text,label,mode\nv,1,good,1,train\nv,2,bad,-1,test\n")
+    overrides = ["audio.name=none", "vision.name=none"]
+    made = features("Own_clips", clips=str(folder), overrides=overrides, store=url)
+    assert made["num_utterances"] == {"train": 1} and made["num_quarantined"] == 1
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="%-own-clips")))
+        artifacts = {artifact.key: artifact for artifact in found}
+    assert artifacts.keys() == {"features-own-clips", "extraction-own-clips", "quarantine-own-clips"}
+    [row] = json.loads(str(artifacts["quarantine-own-clips"].data))
+    assert row["utterance_id"] == "v$_$2" and row["reason"]
+    assert "clips quarantined" in str(artifacts["extraction-own-clips"].data)
+    assert "raw clips" in str(artifacts["features-own-clips"].description)
+    with pytest.raises(RefusedError, match="no extractor of audio is called 'x'"):
+        features("other", clips=str(folder), overrides=["audio.name=x"], store=url)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"source": "a.pkl", "clips": "folder"}, "from a pickle or from clips, got source a.pkl and clips folder"),
+        ({"text": "ids"}, "no source is given"),
+        ({"clips": "folder", "tokenizer": "bert-base-chinese"}, "no source is given"),
+        ({"source": "a.pkl", "extractors": "sims"}, "no clips are given"),
+        ({"overrides": ["vision.rate_hz=5"]}, "no clips are given"),
+    ],
+)
+def test_parameters_that_would_be_ignored_are_refused(parameters: dict[str, Any], said: str) -> None:
+    with pytest.raises(RefusedError, match=said):
+        features.fn("other", **parameters)
 
 
 def test_artifact_keys_are_what_prefect_takes() -> None:

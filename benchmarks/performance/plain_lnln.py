@@ -1,20 +1,16 @@
-"""The published LNLN once more, in plain tensor operations on the published weight names, and oracle cases from it.
+"""The published LNLN once more, in plain tensor operations on the published weight names: two passes, all queries,
+every padded step, attention as an einsum with a written-out softmax.
 
-It shares no line with `lnln.models`: attention is a written-out softmax, sizes are what the weights have. It makes
-cases of any size in the format of the oracle, so that sizes of which there are no published numbers are checked too.
+It shares no line with `lnln.models`, and sizes are what the weights have: what `make bench` measures training against,
+and, in `tests/lnln/models/oracle_cases.py`, what cases of any size come from.
 """
 
 from __future__ import annotations
 
-import copy
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -41,6 +37,7 @@ class Shape:
     num_hyper: int | None = None  # hyper-modality layers; default: one more than the dominant encoder has layers
     bert_heads: int = 2
     bert_dim: int = 8
+    bert_hidden: int = 6
     bert_layers: int = 3
     vocabulary: int = 130
     max_positions: int = 16
@@ -90,8 +87,8 @@ def make_weights(shape: Shape, seed: int = 0) -> Weights:
         for part in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
             linear(f"{bert}.encoder.layer.{i}.{part}", width, width)
         norm(f"{bert}.encoder.layer.{i}.attention.output.LayerNorm", width)
-        linear(f"{bert}.encoder.layer.{i}.intermediate.dense", 6, width)
-        linear(f"{bert}.encoder.layer.{i}.output.dense", width, 6)
+        linear(f"{bert}.encoder.layer.{i}.intermediate.dense", shape.bert_hidden, width)
+        linear(f"{bert}.encoder.layer.{i}.output.dense", width, shape.bert_hidden)
         norm(f"{bert}.encoder.layer.{i}.output.LayerNorm", width)
     linear(f"{bert}.pooler.dense", width, width)
 
@@ -138,13 +135,11 @@ def _norm(w: Weights, name: str, x: Tensor, epsilon: float = 1e-5) -> Tensor:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
-    parts = []
-    for qh, kh, vh in zip(q.chunk(heads, -1), k.chunk(heads, -1), v.chunk(heads, -1), strict=True):
-        scores = qh @ kh.transpose(1, 2) / qh.shape[-1] ** 0.5
-        if mask is not None:
-            scores = scores.masked_fill(~mask[:, None].bool(), -1e30)
-        parts.append(scores.softmax(-1) @ vh)
-    return torch.cat(parts, -1)
+    q, k, v = (x.unflatten(-1, (heads, -1)) for x in (q, k, v))
+    scores = torch.einsum("bshd,bchd->bhsc", q, k) / q.shape[-1] ** 0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None, None].bool(), -1e30)
+    return torch.einsum("bhsc,bchd->bshd", scores.softmax(-1), v).flatten(2)
 
 
 def _layers(w: Weights, place: str, depth: int, heads: int, x: Tensor, context: Tensor | None = None) -> list[Tensor]:
@@ -292,6 +287,8 @@ def make_inputs(
 
 
 def make_args(shape: Shape) -> dict[str, Any]:
+    """The published configuration of a model of this shape, as its YAML has it."""
+
     def section(block: str) -> dict[str, Any]:
         return {"heads": shape.heads[block]}
 
@@ -308,40 +305,3 @@ def make_args(shape: Shape) -> dict[str, Any]:
             },
         },
     }
-
-
-def write_case(
-    folder: Path,
-    name: str,
-    shape: Shape,
-    *,
-    num_utterances: int,
-    is_training: bool = True,
-    with_weights: bool = True,
-    lengths: tuple[int, int, int] | None = None,
-    base: Mapping[str, float] | None = None,
-) -> None:
-    """One case in the format of the oracle. base: changes to the loss weights and the optimizer's options."""
-    weights = {key: value.requires_grad_() for key, value in make_weights(shape).items()}
-    inputs, args = make_inputs(shape, num_utterances, lengths=lengths), make_args(shape)
-    args["base"] |= base or {}
-    out, mid = run(weights, shape, inputs, is_training)
-    tensors = {"in": inputs, "mid": mid, "out": out, "sd": copy.deepcopy(weights) if with_weights else {}}
-    record: dict[str, Any] = {"case": name, "args": args, "losses": {}, "gradnorm": {}, "nograd": []}
-    if is_training:
-        terms = losses(out, inputs, args["base"])
-        terms["loss"].backward()
-        record["losses"] = {key: term.item() for key, term in terms.items()}
-        tensors["grad"] = {key: value.grad for key, value in weights.items() if value.grad is not None}
-        record["gradnorm"] = {key: gradient.norm().item() for key, gradient in tensors["grad"].items()}
-        record["nograd"] = [key for key, value in weights.items() if value.grad is None]
-        options = {"lr": args["base"]["lr"], "weight_decay": args["base"]["weight_decay"]}
-        torch.optim.AdamW(list(weights.values()), **options).step()
-        after = losses(run(weights, shape, inputs, True)[0], inputs, args["base"])
-        record["losses_after_1_step"] = {key: term.item() for key, term in after.items()}
-    flat = {
-        f"{prefix}.{key}": value.detach().clone() for prefix, part in tensors.items() for key, value in part.items()
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(flat, folder / f"{name}.safetensors")
-    (folder / f"{name}.json").write_text(json.dumps(record))
