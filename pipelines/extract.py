@@ -25,6 +25,7 @@ from lnln.data.manifest import Extraction, FeatureManifest, check_corpus_name, f
 from lnln.data.quarantine import Quarantined, put_quarantine
 from lnln.data.schema import STORED_SPLITS, Modality
 from lnln.data.store import Store, encode_json
+from lnln.data.wordpiece import UNCASED, are_chinese
 from lnln.errors import RefusedError
 from pipelines.clips.extract_clip import COUNTS, EXTRACT_VERSION
 from pipelines.clips.extract_rows import CLEANED, Description, Limits, describe
@@ -101,6 +102,7 @@ def _extract(
     """about: what the manifest says of the source beside its digest and size."""
     table = read_clip_table(source, config.clips)
     made_by = describe(config, limits)
+    _warn_of_language(table, made_by)
     if client is not None:  # the work is elsewhere, and extractors may be large
         for_this_process().close()
     clips, unreadable = weigh(source, table, client)
@@ -145,6 +147,15 @@ def _extract(
     )
     log.info("%s: %d clips extracted, %d quarantined", folder, counts["clips_extracted"], len(lost))
     return commit_recorded(store, measured(store, manifest), record)
+
+
+def _warn_of_language(table: ClipTable, made_by: Description) -> None:
+    if made_by.tokenizer.name == UNCASED.name and are_chinese([row.text for row in table.rows if row.text]):
+        log.warning(
+            "most transcripts are Chinese, and text.tokenizer %s knows few of their characters: extract with `--set "
+            "text.tokenizer=google-bert/bert-base-chinese`, and train with model.text_encoder of that name",
+            UNCASED.name,
+        )
 
 
 def plan_extraction(

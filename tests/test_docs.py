@@ -11,6 +11,10 @@ import typer
 
 from lnln.cli import app
 from lnln.config import config_names, load_config
+from lnln.data.schema import MODALITIES
+from pipelines.extractors import load as load_extractor
+from pipelines.extractors import names as extractor_names
+from pipelines.extractors.config import DEFAULT_EXTRACTORS, extract_config_names, load_extract_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "infra").glob("*.md"))]
@@ -35,10 +39,11 @@ def test_commands_are_real(page: Path) -> None:
         for word in words[1:]:
             if word.startswith("--"):
                 assert word.split("=")[0] in known, f"{page.name}: {verb} has no option {word}"
+        load, names = (load_extract_config, extract_config_names) if verb == "extract" else (load_config, config_names)
         if "--set" in words:
-            load_config(None, [words[i + 1] for i, word in enumerate(words) if word == "--set"])
+            load(None, [words[i + 1] for i, word in enumerate(words) if word == "--set"])
         if "--config" in words:
-            assert words[words.index("--config") + 1] in config_names()
+            assert words[words.index("--config") + 1] in names()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -47,9 +52,35 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_the_page_of_extraction_has_every_extractor_its_columns_and_its_rate() -> None:
+    rows = re.findall(
+        r"^\| ([a-z, ]+) \| `(\w+)`( \(default\))? \|([^|]*)\|([^|]*)\|",
+        (ROOT / "docs" / "extraction.md").read_text(),
+        re.M,
+    )
+    told = {(m, name): row for modality, name, *row in rows for m in modality.split(", ")}
+    assert set(told) == {(m, name) for m in MODALITIES for name in extractor_names(m)}
+    assert {m: name for (m, name), (default, *_) in told.items() if default} == dict(DEFAULT_EXTRACTORS)
+    for modality, name in [("audio", "librosa_sims"), ("audio", "egemaps"), ("vision", "face")]:
+        made = load_extractor(modality, name)  # type: ignore[arg-type]
+        _, columns, rate = told[modality, name]  # type: ignore[index]
+        assert (int(columns), int(rate)) == (len(made.columns), round(made.rate_hz))
+
+
 def test_the_readme_names_every_stage() -> None:
     named = {words[1] for words in commands_in((ROOT / "README.md").read_text()) if len(words) > 1}
-    assert {"import", "corrupt", "train", "tune", "evaluate", "publish", "pull", "predict", "report"} <= named
+    assert {
+        "import",
+        "extract",
+        "corrupt",
+        "train",
+        "tune",
+        "evaluate",
+        "publish",
+        "pull",
+        "predict",
+        "report",
+    } <= named
 
 
 def test_every_setting_of_the_cluster_file_is_explained() -> None:

@@ -25,7 +25,7 @@ from lnln.data.manifest import NO_TOKENIZER, Tokenizer
 from lnln.data.mmsa_columns import Rows, read_frames, read_text_features, read_text_ids, real_ids
 from lnln.data.schema import MODALITIES, SPLITS, Modality, Ragged, Split, Utterances
 from lnln.data.unpickle import load_pickle
-from lnln.data.wordpiece import CHINESE, UNCASED, recognise
+from lnln.data.wordpiece import CHINESE, UNCASED, are_chinese, recognise
 from lnln.errors import RefusedError
 
 log = logging.getLogger(__name__)
@@ -314,9 +314,7 @@ def _transcripts(rows: Mapping[Split, Rows]) -> list[str]:
 
 
 def _has_chinese_transcripts(rows: Mapping[Split, Rows]) -> bool:
-    """Most of them, and there are some."""
-    texts = _transcripts(rows)
-    return 2 * sum(any("\u4e00" <= character <= "\u9fff" for character in text) for text in texts) > len(texts)
+    return are_chinese(_transcripts(rows))
 
 
 def _refuse_repetition(path: Path, rows: Mapping[Split, Rows]) -> None:

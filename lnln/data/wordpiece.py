@@ -44,6 +44,11 @@ def encode(texts: Sequence[str | None], tokenizer_json: bytes | None = None) -> 
     return [np.array(next(encoded).ids if _has_words(text) else [], np.int32) for text in texts]
 
 
+def are_chinese(texts: Sequence[str]) -> bool:
+    """Most of them, and there are some."""
+    return 2 * sum(any("\u4e00" <= character <= "\u9fff" for character in text) for text in texts) > len(texts)
+
+
 def decode(ids: NDArray[np.integer[Any]], tokenizer_json: bytes | None = None) -> str:
     """The text that `ids` stand for, without [CLS] and [SEP], in lower case."""
     tokenizer = _tokenizer(tokenizer_bytes() if tokenizer_json is None else tokenizer_json)
