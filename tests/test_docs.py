@@ -63,7 +63,7 @@ def test_the_page_of_extraction_has_every_extractor_its_columns_and_its_rate() -
     assert {m: name for (m, name), (default, *_) in told.items() if default} == dict(DEFAULT_EXTRACTORS)
     for modality, name in [("audio", "librosa_sims"), ("audio", "egemaps"), ("vision", "face")]:
         made = load_extractor(modality, name)  # type: ignore[arg-type]
-        _, columns, rate = told[modality, name]  # type: ignore[index]
+        _, columns, rate = told[modality, name]
         assert (int(columns), int(rate)) == (len(made.columns), round(made.rate_hz))
 
 
