@@ -37,12 +37,21 @@ class Outcome:
         return lines[0].removeprefix("lnln: ")
 
 
-def lnln(*arguments: str | Path, store: str | Path, timeout_seconds: float = 280, **environment: str) -> Outcome:
-    """Run `lnln --store STORE --json ARGUMENTS`, with a cache of models beside the store where that is a folder."""
+def lnln(
+    *arguments: str | Path,
+    store: str | Path,
+    as_json: bool = True,
+    timeout_seconds: float = 280,
+    **environment: str,
+) -> Outcome:
+    """Run `lnln --store STORE --json ARGUMENTS`, with a cache of models beside the store where that is a folder.
+
+    as_json: without it, what a person reads.
+    """
     if "://" not in str(store):
         environment = {"LNLN_CACHE": f"{store}-cache", **environment}
     done = subprocess.run(
-        [LNLN, "--store", str(store), "--json", *map(str, arguments)],
+        [LNLN, "--store", str(store), *(["--json"] if as_json else []), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=timeout_seconds,
