@@ -394,6 +394,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             )
         return value
     if origin is tuple:
+        if isinstance(value, str) and get_args(hint)[0] in (int, float):
+            raise RefusedError(f"config key {where} must be a list such as [-3, 3], got {value!r}")
         items = value if isinstance(value, (list, tuple)) else [value]
         return tuple(_convert(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(items))
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):

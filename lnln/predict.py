@@ -265,7 +265,7 @@ def _plain(text: str) -> str:
 
 
 def _cut_note(modality: Modality, length: int, limit: int) -> tuple[str, ...]:
-    return (f"{modality} cut from {length} to {limit} steps",) if length > limit else ()
+    return (f"{modality} cut from {length} to {limit} steps, the longest of its training",) if length > limit else ()
 
 
 def _no_frames(num: int, dim: int) -> Ragged:

@@ -68,7 +68,9 @@ def _corpus(manifest: FeatureManifest) -> tuple[dict[str, Any], rich.table.Table
         lines.append("This corpus is synthetic: scores on it say nothing about people.")
     if manifest.source.get("published_as"):
         lines.append(f"Recognised as the published file {manifest.source['published_as']}.")
-    for modality in manifest.absent_modalities():
+    if "train" not in manifest.splits:
+        lines.append("No clip is for training: the column `mode` of label.csv says which are train, valid and test.")
+    for modality in manifest.absent_modalities() if "train" in manifest.splits else ():
         lines.append(f"{modality}: absent from the whole training split; a model can learn nothing from it.")
     cleaned = {m: counts for m, counts in manifest.cleaned.items() if any(counts.values())}
     for modality, counts in cleaned.items():

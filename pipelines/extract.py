@@ -103,6 +103,9 @@ def _extract(
     table = read_clip_table(source, config.clips)
     made_by = describe(config, limits)
     _warn_of_language(table, made_by)
+    if table.unlisted:
+        first, num = table.unlisted[0].utterance_id, len(table.unlisted)
+        log.warning("%d files of %s are not in label.csv and are left out, the first is %s", num, source.url, first)
     if client is not None:  # the work is elsewhere, and extractors may be large
         for_this_process().close()
     clips, unreadable = weigh(source, table, client)

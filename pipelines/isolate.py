@@ -46,6 +46,8 @@ R = TypeVar("R")
 
 # For starting an interpreter and importing the function's module; before the clock of a call runs.
 START_SECONDS = 600.0
+# What libraries of arrays take the number of their threads from.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _END_SECONDS = 5.0
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pipelines.isolate import serve; "
@@ -189,6 +191,8 @@ class Isolated:
                 stdin=subprocess.DEVNULL,
                 stdout=2,
                 start_new_session=True,
+                # One core a child, as Dask gives its workers; and sums do not depend on how many there are.
+                env={**os.environ, **dict.fromkeys(_THREADS, "1")},
             )
         except OSError as error:
             raise RefusedError(f"a child process could not be started: {error.strerror}") from error

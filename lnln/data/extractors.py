@@ -17,7 +17,8 @@ from lnln.data.schema import MODALITIES, Modality
 # By modality, what the manifest says of its extractor: at least a name.
 Extractors = Mapping[Modality, Mapping[str, Any]]
 
-_KEPT = ("name", "version", "config", "sha256")
+# clips: how clips are read for any extractor, its version and whether frames are aligned to words.
+_KEPT = ("name", "version", "config", "sha256", "clips")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,12 @@ def _say(extractor: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     config, others = extractor.get("config", {}), other.get("config", {})
     knobs = [key for key in sorted({*config, *others}) if config.get(key, ...) != others.get(key, ...)]
     said = [f"{key} {config[key]}" if key in config else f"no {key}" for key in knobs]
+    clips, other_clips = extractor.get("clips", {}), other.get("clips", {})
+    said += [
+        f"clips.{key} {clips.get(key, 'not stated')}"
+        for key in clips | other_clips
+        if clips.get(key) != other_clips.get(key)
+    ]
     if extractor.get("sha256") != other.get("sha256"):
         said.append(_say_sha256(extractor.get("sha256")))
     return f"{name}{version}" + (f" with {', '.join(said)}" if said else "")

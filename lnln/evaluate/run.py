@@ -21,6 +21,7 @@ from lnln import __version__
 from lnln.config import CorruptionConfig, Protocol, Rate
 from lnln.corruption import ViewSpec
 from lnln.corruption.noise import NoiseSource
+from lnln.data.extractors import find_difference, identity_of
 from lnln.data.manifest import FeatureManifest, read_features
 from lnln.data.schema import SPLITS, Split, Utterances
 from lnln.data.shards import read_labels, read_split
@@ -209,7 +210,21 @@ def _features_for(store: Store, opened: OpenedModel, corpus: str | None) -> Feat
             f"model {opened.reference} (trained on {own}) does not fit corpus {manifest.corpus}: "
             f"it takes {'; '.join(differing)}; evaluate it on a corpus with the same features"
         )
+    _check_extractors(opened, manifest)
     return manifest
+
+
+def _check_extractors(opened: OpenedModel, manifest: FeatureManifest) -> None:
+    """RefusedError where lnln extracted both corpora, and not alike. Of imported features only their names are known,
+    which differ by corpus."""
+    theirs, ours = (identity_of(made) for made in (opened.features.get("extractors", {}), manifest.extractors))
+    if not all("version" in made for made in (*theirs.values(), *ours.values())):
+        return
+    if (difference := find_difference(theirs, ours)) is not None:
+        raise RefusedError(
+            f"model {opened.reference} was trained on {difference.modality} made by {difference.first}, corpus "
+            f"{manifest.corpus} has it made by {difference.second}; extract that corpus as the model's was"
+        )
 
 
 def _check_specs(specs: Sequence[ViewSpec]) -> None:

@@ -40,8 +40,9 @@ TINY = {
 # Encoders that read WordPiece ids, which is what shards hold.
 _MODEL_TYPES = ("bert", "convbert", "distilbert", "electra", "ernie", "megatron-bert", "mobilebert")
 
-# Of these, those in which a word reaches its neighbours past the attention mask.
-_CONVOLVING = ("convbert",)
+# Of these, those in which a word reaches others through attention alone, and never past its mask. ConvBERT convolves,
+# and MobileBERT reads each word with its neighbours.
+_ATTENDING = ("bert", "distilbert", "electra", "ernie", "megatron-bert")
 
 # Rows that an encoder's table of embeddings may have beyond its vocabulary: tables are padded to a multiple of 128.
 _MAX_PADDING = 127
@@ -98,7 +99,7 @@ class TextEncoder(nn.Module):
     @property
     def mixes_by_attention_alone(self) -> bool:
         """Whether an id that nobody attends to has no effect on the others, so that it can be left out."""
-        return str(self.model.config.model_type) not in _CONVOLVING
+        return str(self.model.config.model_type) in _ATTENDING
 
     @property
     def dim(self) -> int:

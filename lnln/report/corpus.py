@@ -30,5 +30,6 @@ def _describe(store: Store, corpus: str, feature_id: str) -> str:
         left_out = quarantine_summary(read_quarantine(store, manifest), where)
     except RefusedError as error:  # the scores do not hang on it
         left_out = f"The quarantine table cannot be read: {escape(str(error))}."
-    intro = f"{code(corpus)}, features {code(feature_id)}, extracted from raw clips. What was met:"
+    again = f"{code('README.md')} beside the features says how to extract the same from other clips"
+    intro = f"{code(corpus)}, features {code(feature_id)}, extracted from raw clips; {again}. What was met:"
     return "\n\n".join([intro, counts_table(manifest.extraction.counts), left_out])

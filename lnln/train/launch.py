@@ -147,13 +147,9 @@ def check(store: Store, manifest: FeatureManifest, config: Config, num_workers: 
     for split in needed:
         entry = manifest.splits.get(split)
         if entry is None or not entry.num_utterances:
-            mended = (
-                "import a corpus that has some"
-                if manifest.extraction is None
-                else "name them in the column `mode` of its label.csv and run `lnln extract` again"
-            )
             raise RefusedError(
-                f"corpus {manifest.corpus!r} has no utterances in split {split!r}, which training needs; {mended}"
+                f"corpus {manifest.corpus!r} has no utterances in split {split!r}, which training needs; "
+                f"{_how_to_fill(manifest)}"
             )
         if np.isnan(_checked_labels(store, manifest, split, is_small)).all():
             raise RefusedError(
@@ -164,6 +160,14 @@ def check(store: Store, manifest: FeatureManifest, config: Config, num_workers: 
     if config.corruption.protocol == "noise":
         NoiseSource.of(manifest)  # refuses before Ray starts what it could not draw
     _check_gpus(num_workers, use_gpu)
+
+
+def _how_to_fill(manifest: FeatureManifest) -> str:
+    if manifest.extraction is None:
+        return "import a corpus that has some"
+    lost = manifest.extraction.counts.get("clips_quarantined", 0)
+    why = f" ({lost} of its clips could not be used; the same command says why)" if lost else ""
+    return f"name them in the column `mode` of its label.csv and run `lnln extract` again{why}"
 
 
 def build_trainer(

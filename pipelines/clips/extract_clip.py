@@ -44,8 +44,8 @@ COUNTS = (
 _MAX_REASON = 300
 # Errors that the next clip would meet too: a full disk, too many open files.
 _OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
-# The distribution that decodes clips.
-_DECODER = "av"
+# The distributions that decode clips and resample their sound.
+_DECODERS = ("av", "soxr")
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,22 @@ class ExtractorSet:
 def make_extractors(config: ExtractConfig) -> ExtractorSet:
     """RefusedError where a package, a program or weights are missing."""
     try:
-        decoder = f"{_DECODER} {metadata.version(_DECODER)}"
-    except metadata.PackageNotFoundError:
-        raise RefusedError("clips are decoded by PyAV, which is not installed; pip install 'lnln[media]'") from None
-    made: dict[Modality, Any] = {modality: chosen.make() for modality, chosen in config.extractors().items()}
-    records = {modality: chosen.record(made[modality]) for modality, chosen in config.extractors().items()}
+        decoder = ", ".join(f"{name} {metadata.version(name)}" for name in _DECODERS)
+    except metadata.PackageNotFoundError as error:
+        raise RefusedError(
+            f"clips are decoded by {error.name}, which is not installed; pip install 'lnln[media]'"
+        ) from None
+    made: dict[Modality, Any] = {}
+    refusals: list[str] = []
+    for modality, chosen in config.extractors().items():
+        try:
+            made[modality] = chosen.make()
+        except RefusedError as error:
+            refusals.append(str(error))
+    if refusals:  # all at once: each may take a download to mend
+        raise RefusedError("; and ".join(refusals))
+    read = {"align": config.clips.align, "version": EXTRACT_VERSION}
+    records = {m: {**chosen.record(made[m]), "clips": read} for m, chosen in config.extractors().items()}
     return ExtractorSet(**made, clips=config.clips, records=records, decoder=decoder)
 
 

@@ -47,14 +47,8 @@ _MAKING_SECONDS = 3600.0
 class Limits:
     """How clips are kept from taking others with them; no part of what features mean."""
 
-    # A clip that takes longer goes to quarantine. Far longer than `clips.max_seconds` of film take on a slow core.
-    clip_timeout_seconds: float = 600.0
     # Decode and extract in a child process. Without one a crash ends this process, and nothing ends a clip that hangs.
     is_isolated: bool = True
-
-    def __post_init__(self) -> None:
-        if not self.clip_timeout_seconds > 0:
-            raise RefusedError(f"the time for one clip must be above 0 s, got {self.clip_timeout_seconds:g}")
 
 
 @dataclass(frozen=True)
@@ -116,9 +110,10 @@ def _extract(config: ExtractConfig, clip: RawClip, limits: Limits) -> ExtractedC
     for is_last in (False, True):
         describe(config, limits)  # so that making extractors, where that is due, takes nothing of the clip's time
         try:
-            return _run(limits, limits.clip_timeout_seconds, _extract_here, config, clip)
+            return _run(limits, config.clips.timeout_seconds, _extract_here, config, clip)
         except ChildTimedOutError as error:
-            raise ClipError(error.noted or "decode", error.reason) from error
+            reason = f"{error.reason}; clips.timeout_seconds allows another time"
+            raise ClipError(error.noted or "decode", reason) from error
         except ChildDiedError as error:
             if is_last:  # and not for want of memory that another process had then
                 raise ClipError(error.noted or "decode", error.reason) from error

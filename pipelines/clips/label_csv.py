@@ -30,6 +30,14 @@ _MODES: dict[str, Split] = {
     "dev": "valid",
     **{split: split for split in STORED_SPLITS},
 }
+# Columns by their name in small letters.
+_COLUMNS = {
+    column.lower(): column
+    for column in (
+        *("video_id", "clip_id", "text", "label", "label_T", "label_A", "label_V", "annotation", "mode"),
+        *("word", "start", "end"),
+    )
+}
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?", re.ASCII)
 
 
@@ -84,7 +92,7 @@ def read_csv(source: Store, path: str, required: Sequence[str]) -> tuple[tuple[s
             f"{where}, line {reader.line_num} is no CSV: {error}; quotation marks come in pairs"
         ) from error
     rows = [(fields, line) for fields, line in rows if any(fields)]
-    header = rows[0][0] if rows else ()
+    header = tuple(_COLUMNS.get(column.lower(), column) for column in rows[0][0]) if rows else ()
     missing = [column for column in required if column not in header]
     if missing:
         there = ", ".join(header[:10]) or "nothing"

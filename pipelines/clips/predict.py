@@ -22,7 +22,7 @@ from lnln.errors import RefusedError
 from lnln.predict import Prediction, Predictor, answer, is_shard
 from pipelines.clips.extract_clip import EXTRACT_VERSION, RawClip
 from pipelines.clips.extract_rows import Limits, describe, extract_rows
-from pipelines.clips.table import MAX_FILE_BYTES, MEDIA_ENDINGS
+from pipelines.clips.table import MAX_FILE_BYTES, MEDIA_ENDINGS, printable
 from pipelines.extractors.config import ExtractConfig
 
 # Of what is counted in every clip, what a user should hear of.
@@ -59,7 +59,7 @@ def predict(
         if not is_clip(text):
             rows += next(others)
         elif (prediction := next(of_clips)) is not None:
-            rows.append({"input": text, **prediction.to_dict()})
+            rows.append({"input": printable(text), **prediction.to_dict()})
     return rows, left_out
 
 
@@ -71,7 +71,12 @@ def predict_clips(
     config = extraction_of(predictor)
     made_here = describe(config, limits)
     package_notes = (*_compare(predictor, made_here.records), *_decoder_note(predictor, made_here.decoder))
-    names = [path if path not in paths[:i] else f"{path} ({i + 1})" for i, path in enumerate(paths)]
+    names: list[str] = []
+    for path in paths:
+        name = printable(path)
+        while name in names:
+            name = f"{name} again"
+        names.append(name)
     made = extract_rows(config, _read(names, paths, transcripts), limits)
     predictions: dict[str, Prediction] = {}
     if made.utterances is not None:
@@ -197,8 +202,17 @@ def _refuse_absent_files(inputs: Sequence[str]) -> None:
     """A name of a clip that is not there would be taken for a sentence."""
     for text in inputs:
         ending = text.rpartition(".")[2].lower()
-        if not is_clip(text) and ending in MEDIA_ENDINGS and "." in text and not any(map(str.isspace, text)):
+        is_media_name = ending in MEDIA_ENDINGS and "." in text
+        is_path = text.startswith(("/", "./", "../", "~")) or ("/" in text and _exists(text.partition("/")[0]))
+        if not any(map(str.isspace, text)) and not is_clip(text) and not is_shard(text) and (is_media_name or is_path):
             raise RefusedError(f"there is no clip {text}; give the path of a file on this machine, or a sentence")
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _names(features: Mapping[str, Any]) -> str:

@@ -56,6 +56,10 @@ class ClipRow:
     words: tuple[Word, ...] = ()
 
 
+# One label of so many may lie outside a scale and be a mistake.
+_MISTAKES = 20
+
+
 @dataclass(frozen=True)
 class ClipTable:
     """rows: the clips that can be tried, in the order of the list. problems: of the rest. unlisted: files of no clip.
@@ -75,11 +79,11 @@ def read_clip_table(source: Store, config: ClipConfig) -> ClipTable:
     RefusedError where there is no label.csv, or it is no CSV in UTF-8, lacks a column or lists nothing; where there
     are no files in Raw; where words.csv is wanted and missing.
     """
-    header, listed = read_csv(source, LABELS, ("video_id", "clip_id", "text", "label"))
+    _, listed = read_csv(source, LABELS, ("video_id", "clip_id", "text", "label"))
     files = _find_files(source)
     words = read_words(source) if config.align == "words" else None
-    label_range = _label_range(config, header)
-    labelled = tuple(modality for column, modality in MODALITY_LABELS.items() if column in header)
+    labelled = tuple(m for column, m in MODALITY_LABELS.items() if any(row[column] for row in listed))
+    label_range = _label_range(config, listed, ["label", *MODALITY_LABELS] if labelled else [])
 
     by_name: dict[str, list[CsvRow]] = defaultdict(list)
     for listed_row in listed:
@@ -145,15 +149,27 @@ def _rank(file: StoredFile) -> int:
 def _label(row: CsvRow, column: str, label_range: tuple[float, float]) -> float | None:
     label, (low, high) = parse_label(row[column], column), label_range
     if label is not None and not low - _LABEL_TOLERANCE <= label <= high + _LABEL_TOLERANCE:
-        raise ClipError("table", f"{column} is {label:g}, expected {low:g} to {high:g}")
+        scale = f"expected {low:g} to {high:g}; clips.label_range states another scale"
+        raise ClipError("table", f"{column} is {label:g}, {scale}")
     return label
 
 
-def _label_range(config: ClipConfig, header: Sequence[str]) -> tuple[float, float]:
+def _label_range(config: ClipConfig, listed: Sequence[CsvRow], columns: Sequence[str]) -> tuple[float, float]:
+    """As stated; else CH-SIMS's where modalities have labels of their own and nearly all in `columns` lie there, which
+    those of a list of CMU-MOSI's with these columns do not; else CMU-MOSI's."""
     if config.label_range is not None:
         low, high = config.label_range
         return low, high
-    return (-1.0, 1.0) if any(column in header for column in MODALITY_LABELS) else (-3.0, 3.0)
+    labels = [label for row in listed for column in columns if (label := _number(row[column])) is not None]
+    num_outside = sum(abs(label) > 1 + _LABEL_TOLERANCE for label in labels)
+    return (-1.0, 1.0) if labels and _MISTAKES * num_outside <= len(labels) else (-3.0, 3.0)
+
+
+def _number(field: str) -> float | None:
+    try:
+        return parse_label(field, "label")
+    except ClipError:  # said where the row is read
+        return None
 
 
 def _find_files(source: Store) -> dict[str, list[StoredFile]]:
@@ -168,7 +184,7 @@ def _find_files(source: Store) -> dict[str, list[StoredFile]]:
         if any(part.startswith(".") for part in (*folders, name)) or name.lower() in _NO_CLIPS:
             continue
         stem, _, ending = name.rpartition(".")
-        can_be_a_clip = len(folders) == 1 and "\\" not in name and _printable(name) == name
+        can_be_a_clip = len(folders) == 1 and "\\" not in name and printable(name) == name
         key = _normal(f"{folders[0]}$_${stem or ending}") if can_be_a_clip else file.path
         files[key].append(StoredFile(f"{RAW}/{file.path}", file.num_bytes, file.modified))
     if not files:
@@ -180,10 +196,10 @@ def _find_files(source: Store) -> dict[str, list[StoredFile]]:
 
 def _unlisted(files: Mapping[str, Sequence[StoredFile]], listed: Container[str]) -> list[str]:
     """Paths of the files that no listed clip is called like, as text that can be stored."""
-    return sorted(_printable(file.path) for key, found in files.items() if key not in listed for file in found)
+    return sorted(printable(file.path) for key, found in files.items() if key not in listed for file in found)
 
 
-def _printable(path: str) -> str:
+def printable(path: str) -> str:
     """`path` with the bytes spelled out that are not UTF-8."""
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 

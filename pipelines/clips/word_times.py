@@ -11,6 +11,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from lnln.data.store import Store
+from lnln.errors import RefusedError
 from pipelines.clips.label_csv import CsvRow, parse_label, read_csv
 from pipelines.extractors.base import ClipError
 
@@ -50,6 +51,11 @@ class WordTimes:
 
 def read_words(source: Store) -> WordTimes:
     """RefusedError where words.csv is missing, no CSV in UTF-8, or lacks a column."""
+    if not source.exists(WORDS):
+        raise RefusedError(
+            f"clips.align=words needs {source.url}/{WORDS} with columns video_id, clip_id, word, start and end "
+            "(seconds in the clip), and it is not there; without word times leave clips.align at none"
+        )
     _, listed = read_csv(source, WORDS, ("video_id", "clip_id", "word", "start", "end"))
     rows: dict[str, list[CsvRow]] = defaultdict(list)
     for row in listed:

@@ -21,6 +21,9 @@ from pipelines.extractors import Chosen, choose
 
 DEFAULT_EXTRACTORS: dict[Modality, str] = {"text": "wordpiece", "audio": "librosa_sims", "vision": "face"}
 
+# Of CMU-MOSI and CH-SIMS: neutral is 0.
+LABEL_RANGES = ((-3.0, 3.0), (-1.0, 1.0))
+
 
 @dataclasses.dataclass(frozen=True)
 class ClipConfig:
@@ -30,15 +33,21 @@ class ClipConfig:
     align: Literal["none", "words"] = "none"
     # Longer clips go to quarantine: a whole interview that was never cut would fill the memory.
     max_seconds: float = 600.0
-    # Ends of the label scale; none: [-1, 1] where CH-SIMS's labels of each modality are there, else [-3, 3].
+    # A clip whose extraction takes longer goes to quarantine. Far longer than max_seconds of film take a slow core.
+    timeout_seconds: float = 600.0
+    # Ends of the label scale; none: [-1, 1] where modalities have labels of their own and nearly all labels are within
+    # it, else [-3, 3].
     label_range: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.max_seconds > 0:
-            raise RefusedError(f"clips.max_seconds must be above 0, got {self.max_seconds:g}")
-        ends = self.label_range
-        if ends is not None and not (len(ends) == 2 and ends[0] < ends[1]):
-            raise RefusedError(f"clips.label_range must be two numbers, the lower first, got {list(ends)}")
+        for key in ("max_seconds", "timeout_seconds"):
+            if not getattr(self, key) > 0:
+                raise RefusedError(f"clips.{key} must be above 0, got {getattr(self, key):g}")
+        if self.label_range not in (None, *LABEL_RANGES):
+            raise RefusedError(
+                f"clips.label_range must be [-3, 3] or [-1, 1], the scales that metrics are defined on, got "
+                f"{list(self.label_range or ())}; bring the labels to one of them"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

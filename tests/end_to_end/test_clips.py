@@ -73,6 +73,9 @@ def film(seconds: float = 0.5, **how: Any) -> Callable[[Path], object]:
     return lambda path: write_clip(path, seconds=seconds, **{"size": SIZE, "rate": RATE, "draw": speaker, **how})
 
 
+FILM = film()
+
+
 def sound(**how: Any) -> Callable[[Path], object]:
     return film(**{"size": None, **how})
 
@@ -103,7 +106,7 @@ def beside(*others: str) -> Callable[[Path], object]:
     """A film, and files of the same name that end in `others`."""
 
     def make(path: Path) -> None:
-        film()(path)
+        FILM(path)
         for ending in others:
             other = path.with_suffix(f".{ending}")
             other.write_text("a note") if ending == "txt" else sound()(other)
@@ -117,7 +120,7 @@ class Case:
     where it is none of the utterances. rows: how it is listed besides."""
 
     clip: str
-    make: Callable[[Path], object] | None = film()
+    make: Callable[[Path], object] | None = FILM
     ending: str = "mp4"
     video: str = "v"
     text: str = "quite a good movie"
@@ -174,7 +177,7 @@ CASES = [
     Case("no-pictures", write_empty_tracks, lost=("decode", "has neither sound nor picture")),
     Case("no-samples", no_samples, ending="wav", lost=("decode", "has neither sound nor picture")),
     Case("nothing", film(sound=None, draw=scenery), text="", lost=("decode", "neither text nor audio nor vision .*")),
-    Case("endless", sound(sound=tone(601, 1_000), sound_rate=1_000), ending="wav", lost=("decode", "is longer than .*")),
+    Case("endless", sound(sound=tone(601, 999), sound_rate=999), ending="wav", lost=("decode", "is longer .*")),
     Case("absent", None, lost=("file", r"there is no Raw/v/absent\.\*")),
     # Names.
     Case("第一集", video="电影", text="这部电影很好看 😀", label="-2"),
@@ -322,7 +325,8 @@ def test_the_quarantine_table(extracted: Extracted) -> None:
 
 def test_quarantine_is_printed_and_on_the_card(extracted: Extracted) -> None:
     rows = read_quarantine(Store(extracted.store), extracted.manifest)
-    entry = extracted.manifest.extraction and extracted.manifest.extraction.quarantine
+    assert extracted.manifest.extraction is not None
+    entry = extracted.manifest.extraction.quarantine
     assert entry is not None and entry.num_rows == len(rows) == 21
     lines = extracted.printed.out.splitlines()
     for row in rows[:20]:
@@ -333,7 +337,7 @@ def test_quarantine_is_printed_and_on_the_card(extracted: Extracted) -> None:
         assert f"| `{row.utterance_id}` | `{row.stage}` |" in card, row
     for line in lines, card.splitlines():
         assert any(re.fullmatch(r"[| ]*clips quarantined[| ]+18 of 52[| ]*", text) for text in line)
-    assert "21 clips or files are not among the utterances (3 at `decode`" in card
+    assert "21 clips or files are not among the utterances (4 at `decode`" in card
     assert Path(entry.path).name in card
 
 
@@ -342,7 +346,7 @@ def test_a_second_run_does_nothing(extracted: Extracted) -> None:
     again = lnln("extract", extracted.folder, "--corpus", "forty", store=extracted.store).json
     assert times(extracted.store) == before
     assert again["feature_id"] == extracted.manifest.feature_id
-    assert again["extraction"]["counts"] == extracted.manifest.extraction.counts  # type: ignore[union-attr]
+    assert {name: again["extraction"]["counts"][name] for name in COUNTS} == COUNTS
     stored = read_quarantine(Store(extracted.store), extracted.manifest)
     assert again["quarantine"] == [vars(row) for row in stored]
 
@@ -368,14 +372,13 @@ def test_a_folder_without_a_usable_clip_is_refused(extracted: Extracted, tmp_pat
     for name, reason in ("1", "cannot be opened"), ("2", "Raw/v/2.mp4 is empty"), ("3", "there is no Raw/v/3"):
         assert f"v$_${name}: file: {reason}" in refusal
     assert not times(store)
-    assert "holds no corpus" in lnln("train", "none", store=store).refusal
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A store and a run in it, of one epoch on drawn clips."""
+    """A store and a run in it, of one epoch on drawn clips of which 5 pictures a second were looked at."""
     store = tmp_path_factory.mktemp("drawn") / "store"
-    manifest = lnln("extract", "sample", "--corpus", "drawn", store=store).json
+    manifest = lnln("extract", "sample", "--corpus", "drawn", "--set=vision.rate_hz=5", store=store).json
     assert manifest["extraction"]["counts"]["clips_quarantined"] == 0 and manifest["quarantine"] == []
     run = lnln("train", "drawn", *TINY, "--set=train.epochs=1", store=store).json
     return store, str(run["run_id"])
@@ -384,7 +387,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_a_prediction_says_what_a_clip_lacks(trained: tuple[Path, str], tmp_path: Path) -> None:
     store, run = trained
     clips = {name: tmp_path / name for name in ("whole.mkv", "sound.wav", "picture.mp4", "leaves.mov", "broken.mp4")}
-    film()(clips["whole.mkv"])
+    FILM(clips["whole.mkv"])
     sound()(clips["sound.wav"])
     film(sound=None)(clips["picture.mp4"])
     film(draw=leaving)(clips["leaves.mov"])
@@ -403,13 +406,12 @@ def test_a_prediction_says_what_a_clip_lacks(trained: tuple[Path, str], tmp_path
         "whole.mkv": [],
         "sound.wav": ["no picture"],
         "picture.mp4": ["no sound track"],
-        "leaves.mov": ["no transcript", "no face in 2 of 5 vision frames"],
+        "leaves.mov": ["no transcript", "no face in 1 of 3 vision frames"],
     }
     assert all(-3 <= row["sentiment"] <= 3 for row in rows.values())
     assert len({row["sentiment"] for row in rows.values()}) == 4, "what is missing makes a difference"
     [lost] = answer["quarantine"]
     assert lost["utterance_id"] == str(clips["broken.mp4"]) and lost["stage"] == "file"
-    assert "broken.mp4, stage file: cannot be opened" in lnln("predict", run, clips["broken.mp4"], store=store).refusal
 
 
 def test_real_clips(trained: tuple[Path, str], tmp_path: Path) -> None:

@@ -62,7 +62,9 @@ def test_long_sentence_is_cut_and_says_so(predictor: Predictor, text: str) -> No
     if text.startswith("x" * 200):  # one word of no vocabulary
         assert made.notes == ()
     else:
-        assert made.notes[0].startswith("text cut from ") and made.notes[0].endswith("to 9 steps")
+        assert made.notes[0].startswith("text cut from ") and made.notes[0].endswith(
+            "to 9 steps, the longest of its training"
+        )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_longer_features_are_cut_and_say_so(predictor: Predictor, utterances: Ut
     one = utterances.take([1])
     long = replace(one, audio=Ragged.from_lengths(np.ones((50, 4), np.float32), [50]))
     (made,) = predictor.predict_utterances(long)
-    assert made.notes == ("audio cut from 50 to 7 steps",)
+    assert made.notes == ("audio cut from 50 to 7 steps, the longest of its training",)
 
 
 def test_wrong_features_are_refused(predictor: Predictor, utterances: Utterances, tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ def test_shards_are_cut_by_bytes_too(made: Path, monkeypatch: pytest.MonkeyPatch
 def test_where_the_clips_lie_and_how_they_are_guarded_changes_nothing(
     clips: Path, store: Store, light: tuple[FeatureManifest, dict[str, bytes]]
 ) -> None:
-    manifest = extract_corpus(store, f"file://{clips}/", "mine", LIGHT, limits=Limits(100.0, is_isolated=False))
+    manifest = extract_corpus(store, f"file://{clips}/", "mine", LIGHT, limits=Limits(is_isolated=False))
     assert manifest == light[0] and contents(store) == light[1]
 
 

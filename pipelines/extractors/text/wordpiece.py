@@ -96,6 +96,9 @@ def _read(name: str) -> tuple[Tokenizer, bytes]:
         "sep_id": loaded.sep_token_id,
     }
     absent = [key.removesuffix("_id") for key, value in special.items() if value is None]
+    # Kept with padding, its last token would not be the one that ends a text.
+    loaded.backend_tokenizer.no_padding()
+    loaded.backend_tokenizer.no_truncation()
     content = loaded.backend_tokenizer.to_str().encode()
     ids = loaded.backend_tokenizer.encode("a").ids
     if absent or (ids[0], ids[-1]) != (special["cls_id"], special["sep_id"]):

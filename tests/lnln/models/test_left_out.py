@@ -16,7 +16,7 @@ from lnln.config import LossConfig
 from lnln.losses import loss_terms, total_loss
 from lnln.models import LNLN, TextOnly
 from lnln.models.padding import GROUP_SIZE, seen_first, take
-from lnln.models.text_encoder import TextEncoder
+from lnln.models.text_encoder import _MODEL_TYPES, TextEncoder
 from tests.lnln.models.random_inputs import (
     ENCODER,
     FEATURE_SPEC,
@@ -99,6 +99,19 @@ def test_a_word_whose_neighbours_feel_it_is_not_left_out() -> None:
     plain = TextEncoder.from_config(ENCODER)
     assert plain.mixes_by_attention_alone and plain.model.config._attn_implementation == "sdpa"
     assert not TextEncoder.from_config(convolving).mixes_by_attention_alone
+
+
+@pytest.mark.parametrize("model_type", _MODEL_TYPES)
+def test_what_encoders_say_of_themselves_is_so(model_type: str) -> None:
+    """An unseen id in the middle is left out, and the others come out the same, or the encoder says they do not."""
+    torch.manual_seed(0)
+    own = {"mobilebert": {"embedding_size": 16}, "convbert": {"conv_kernel_size": 3, "head_ratio": 1}}
+    encoder = TextEncoder.from_config({**ENCODER, "model_type": model_type, **own.get(model_type, {})}).eval()
+    ids, seen = torch.randint(1, 200, (1, 6)), torch.tensor([[True, True, False, True, False, True]])
+    whole = encoder(ids, seen)[seen]
+    kept = seen[0].nonzero()[:, 0]
+    short = encoder(ids[:, kept], seen[:, kept], places=kept[None])[0]
+    assert torch.allclose(whole, short, atol=1e-5) == encoder.mixes_by_attention_alone
 
 
 @SPECS

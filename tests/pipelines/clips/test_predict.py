@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from lnln.data.manifest import FeatureManifest
 from lnln.data.shards import read_split
 from lnln.data.store import Store
 from lnln.errors import RefusedError
+from lnln.evaluate import evaluate
 from lnln.model_store import publish, pull
 from lnln.predict import Predictor
 from pipelines.clips import predict as predict_clips
@@ -303,11 +303,32 @@ def test_notes_of_a_clip(counts: dict[str, int], notes: tuple[str, ...]) -> None
 
 
 @pytest.mark.slow
-def test_a_clip_that_ends_its_process_is_left_out(of_clips: ClipModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clip_that_ends_its_process_is_left_out(of_clips: ClipModel, changed: Callable[..., str]) -> None:
     """By the child process that each extraction has, with everything as a user has it."""
     [row], left_out = predict(of_clips.store, of_clips.model, [of_clips.clip], ["a good test movie"])
     [same], _ = predict(of_clips.store, of_clips.model, [of_clips.clip], ["a good test movie"], HERE)
     assert row == same and left_out == []
-    limits = replace(Limits(), clip_timeout_seconds=0.001)
-    with pytest.raises(RefusedError, match=r"test\.mp4, stage"):
-        predict(of_clips.store, of_clips.model, [of_clips.clip], ["a good test movie"], limits)
+
+    def hasty(features: dict[str, Any]) -> None:
+        features["extraction"]["clips"]["timeout_seconds"] = 0.001
+
+    with pytest.raises(RefusedError, match=r"test\.mp4, stage .*: took longer than 0.001 seconds"):
+        predict(of_clips.store, changed(hasty), [of_clips.clip], ["a good test movie"])
+
+
+def test_a_model_is_not_scored_on_features_of_another_kind(of_clips: ClipModel) -> None:
+    folder, store = str(of_clips.folder), of_clips.store
+    smaller = load_extract_config(overrides=["audio.name=none", "vision.rate_hz=5", "vision.longest_side=100"])
+    extract_corpus(store, folder, "smaller", smaller, limits=HERE)
+    with pytest.raises(RefusedError, match=r"vision made by face version 1 with longest_side 480, corpus smaller has"):
+        evaluate(store, of_clips.model, "smaller")
+    (of_clips.folder / "words.csv").write_text("video_id,clip_id,word,start,end\nv,train,a,0,0.5\nv,valid,a,0,0.5\n")
+    aligned = load_extract_config(overrides=["audio.name=none", "vision.rate_hz=5", "clips.align=words"])
+    made = extract_corpus(store, folder, "aligned", aligned, limits=HERE)
+    with pytest.raises(RefusedError, match=r"clips\.align none, corpus aligned has .* clips\.align words"):
+        evaluate(store, of_clips.model, "aligned", split="valid")
+    shard = Path(store.url) / made.splits["valid"].shards[0].path
+    with pytest.raises(RefusedError, match=r"clips\.align words, .* was trained on .* clips\.align none"):
+        Predictor.open(store, of_clips.model).predict_shard(shard)
+    same = extract_corpus(store, folder, "same", CONFIG, limits=HERE)
+    assert evaluate(store, of_clips.model, "same", split="valid").feature_id == same.feature_id

@@ -93,12 +93,34 @@ def test_labels(tmp_path: Path, label: str, value: float | None) -> None:
 def test_labels_of_each_modality_make_it_ch_sims(tmp_path: Path) -> None:
     listed = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\nv,1,hi,0.6,1,,-1.0,Positive,train\n"
     table = read(tmp_path, listed)
-    assert table.label_range == (-1.0, 1.0) and table.labelled_modalities == ("text", "audio", "vision")
-    assert table.rows[0].modality_labels == {"text": 1.0, "audio": None, "vision": -1.0}
+    assert table.label_range == (-1.0, 1.0) and table.labelled_modalities == ("text", "vision")
+    assert table.rows[0].modality_labels == {"text": 1.0, "vision": -1.0}
     wrong = listed.replace("-1.0", "2")
-    assert lost(read(tmp_path, wrong)) == {"v$_$1": ("table", "label_V is 2, expected -1 to 1")}
-    wide = read_clip_table(write(tmp_path, wrong), ClipConfig(label_range=(-2.0, 2.0)))
-    assert wide.label_range == (-2.0, 2.0) and len(wide.rows) == 1
+    sims = read_clip_table(write(tmp_path, wrong), ClipConfig(label_range=(-1.0, 1.0)))
+    reason = "label_V is 2, expected -1 to 1; clips.label_range states another scale"
+    assert lost(sims) == {"v$_$1": ("table", reason)}
+    wide = read_clip_table(write(tmp_path, wrong), ClipConfig(label_range=(-3.0, 3.0)))
+    assert wide.label_range == (-3.0, 3.0) and len(wide.rows) == 1
+
+
+def test_columns_are_found_however_they_are_capitalised(tmp_path: Path) -> None:
+    table = read(tmp_path, "Video_ID,Clip_ID,Text,Label,LABEL_T,Annotation,Mode\nv,1,hi,0.6,0.5,,Valid\n")
+    (row,) = table.rows
+    assert (row.text, row.label, row.split, row.modality_labels) == ("hi", 0.6, "valid", {"text": 0.5})
+
+
+def test_a_list_of_mosi_with_the_columns_of_ch_sims_keeps_its_scale(tmp_path: Path) -> None:
+    header = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\n"
+    mosi = [-2.4, 0.6, 3.0, -0.2, 1.8]
+    blank = read(tmp_path / "blank", header + "".join(f"v,{i},hi,{y},,,,,train\n" for i, y in enumerate(mosi)))
+    filled = read(
+        tmp_path / "filled", header + "".join(f"v,{i},hi,{y},{y},{y},{y},,train\n" for i, y in enumerate(mosi))
+    )
+    assert blank.label_range == filled.label_range == (-3.0, 3.0)
+    assert blank.labelled_modalities == () and len(filled.labelled_modalities) == 3
+    sims = "".join(f"v,{i},hi,{i / 40},{i / 40},,,,train\n" for i in range(40))
+    one_mistake = read(tmp_path / "sims", header + sims + "v,40,hi,5,0.2,,,,train\n")
+    assert one_mistake.label_range == (-1.0, 1.0)
 
 
 def test_a_label_that_is_rounded_above_the_end_of_the_scale(tmp_path: Path) -> None:
@@ -111,7 +133,11 @@ def test_a_label_that_is_rounded_above_the_end_of_the_scale(tmp_path: Path) -> N
         ("v,1,hi,much,,train", "table", "label must be a number or blank, got 'much'"),
         ("v,1,hi,1_0,,train", "table", "label must be a number"),
         ("v,1,hi,inf,,train", "table", "label must be a number"),
-        ("v,1,hi,3.2,,train", "table", "label is 3.2, expected -3 to 3"),
+        (
+            "v,1,hi,3.2,,train",
+            "table",
+            "label is 3.2, expected -3 to 3; clips.label_range states another scale",
+        ),
         ("v,1,hi,1e999,,train", "table", "label must be a number"),
         ("v,1,hi,1e99,,train", "table", "label is 1e+99"),
         ("v,1,hi,1,,trian", "table", "mode must be train, valid, test or blank, got 'trian'"),
@@ -318,7 +344,7 @@ def test_words_that_cannot_be_true(tmp_path: Path, rows: str, reason: str) -> No
 
 def test_alignment_without_words_is_refused(tmp_path: Path) -> None:
     store = write(tmp_path, HEADER + "v,1,a,1,,train\n")
-    with pytest.raises(RefusedError, match=r"there is no .*words\.csv"):
+    with pytest.raises(RefusedError, match=r"needs .*words\.csv with columns .* leave clips.align at none"):
         read_clip_table(store, ALIGNED)
 
 

@@ -55,8 +55,11 @@ def test_overrides() -> None:
         ("clips=none", "section clips must be keys and values"),
         ("clips.max_seconds=0", "clips.max_seconds must be above 0, got 0"),
         ("clips.align=letters", "config key clips.align must be one of none, words, got 'letters'"),
-        ("clips.label_range=[1, -1]", r"clips.label_range must be two numbers, the lower first, got \[1.0, -1.0\]"),
-        ("clips.label_range=1", "clips.label_range must be two numbers"),
+        ("clips.label_range=[1, -1]", r"clips.label_range must be \[-3, 3\] or \[-1, 1\], .* got \[1.0, -1.0\]"),
+        ("clips.label_range=[0, 5]", r"got \[0.0, 5.0\]; bring the labels to one of them"),
+        ("clips.label_range=1", r"clips.label_range must be \[-3, 3\]"),
+        ("clips.label_range=-3,3", r"clips.label_range must be a list such as \[-3, 3\], got '-3,3'"),
+        ("clips.timeout_seconds=0", "clips.timeout_seconds must be above 0, got 0"),
         ("nonsense", "--set takes key=value such as vision.rate_hz=5, got 'nonsense'"),
     ],
 )
