@@ -16,7 +16,7 @@ from pipelines.extractors.config import load_extract_config
 from pipelines.settings import Settings
 
 CORPUS = "drawn"
-NUM_CLIPS = 48
+NUM_CLIPS = 24
 
 EXPLANATION = """\
 Clips are drawn: faces that speak in made-up syllables, 320 × 240 at 25 pictures a second in H.264, sound in AAC, 1.5 \
