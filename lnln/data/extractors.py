@@ -20,6 +20,9 @@ Extractors = Mapping[Modality, Mapping[str, Any]]
 # clips: how clips are read for any extractor, its version and whether frames are aligned to words.
 _KEPT = ("name", "version", "config", "sha256", "clips")
 
+# Knobs that say where an extractor finds its weights, vocabulary or program.
+_PLACES = ("model", "tokenizer", "binary")
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -42,9 +45,17 @@ def find_difference(first: Extractors, second: Extractors) -> Difference | None:
     """The first modality whose extractors are not the same, None where all are. Both as `identity_of` gives them."""
     for modality in MODALITIES:
         one, other = first.get(modality, {}), second.get(modality, {})
-        if one != other:
+        if _without_places(one) != _without_places(other):
             return Difference(modality, _say(one, other), _say(other, one))
     return None
+
+
+def _without_places(extractor: Mapping[str, Any]) -> dict[str, Any]:
+    """Where weights and programs were found says nothing once their SHA-256 is known."""
+    config = extractor.get("config")
+    if "sha256" not in extractor or not isinstance(config, Mapping):
+        return dict(extractor)
+    return {**extractor, "config": {key: value for key, value in config.items() if key not in _PLACES}}
 
 
 def _say(extractor: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -54,3 +54,15 @@ def test_both_sides_are_said(changes: dict[str, Any], first: str, second: str) -
 def test_an_extractor_that_one_side_does_not_have() -> None:
     difference = find_difference(identity_of(records()), identity_of({"text": {"name": "wordpiece"}}))
     assert difference is not None and (difference.first, difference.second) == ("face version 1", "none")
+
+
+def test_the_same_weights_in_another_folder_are_the_same() -> None:
+    here = {"name": "speech_encoder", "version": 1, "config": {"model": "/a", "hidden_state": -5}, "sha256": {"w": "1"}}
+    moved = {**here, "config": {"model": "/b", "hidden_state": -5}}
+    assert find_difference({"audio": here}, {"audio": moved}) is None
+    assert find_difference({"audio": here}, {"audio": {**moved, "sha256": {"w": "2"}}}) is not None
+    assert (
+        find_difference({"audio": here}, {"audio": {**here, "config": {"model": "/a", "hidden_state": -4}}}) is not None
+    )
+    unknown = {key: value for key, value in here.items() if key != "sha256"}
+    assert find_difference({"audio": unknown}, {"audio": {**unknown, "config": moved["config"]}}) is not None
