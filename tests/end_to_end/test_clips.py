@@ -193,7 +193,7 @@ CASES = [
     Case("modes", rows=(("quite a good movie", "1.5", "test"),), lost=("table", "listed in lines .* another mode")),
     # Values.
     Case("mode", mode="holdout", lost=("table", "mode must be train, valid, test or blank, got 'holdout'")),
-    Case("high", label="3.5", lost=("table", "label is 3.5, expected -3 to 3")),
+    Case("high", label="3.5", lost=("table", "label is 3.5, expected -3 to 3; clips.label_range states .*")),
     Case("word", label="good", lost=("table", "label must be a number or blank, got 'good'")),
 ]  # fmt: skip
 UNLISTED = ["Raw/loose.mp4", "Raw/v/deeper/1.mp4", "Raw/v/stray.mp4"]
