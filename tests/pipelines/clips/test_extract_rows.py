@@ -190,8 +190,8 @@ def test_an_extractor_that_refuses_ends_it(film: bytes, wordpiece: Any) -> None:
         extract_clip(extractors(wordpiece, vision=Failing(RefusedError("the weights are gone"))), clip("a", film))
 
 
-def test_a_full_disk_is_no_fault_of_the_clip(film: bytes, wordpiece: Any) -> None:
-    full = Failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x"))
+def test_a_full_disk_is_no_fault_of_the_clip(film: bytes, wordpiece: Any, tmp_path: Path) -> None:
+    full = Failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "x")))
     with pytest.raises(
         RefusedError, match=r"no clip can be worked on here: .*No space left on device.*run the command"
     ):
