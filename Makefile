@@ -75,9 +75,10 @@ radosgw: ## Ceph's S3 server, for the slow tests against a real one (Debian; roo
 			apt-get install -q -y --no-install-recommends $(RADOSGW)"; \
 	fi
 
+# Two files at a time, each in one process, so that what a file's tests share is made once.
 .PHONY: test-fast
-test-fast: $(VENV)/installed-dev ## the fast part: no cluster, no server
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
+test-fast: $(VENV)/installed-dev ## the fast part, on two cores: no cluster, no server
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 # make results DATA=mosi.pkl JOBS=2 ONLY=main: killed at any time, it continues. STORE may be thrown away afterwards.
 # STALE=code: what other code than the present has made is trained and scored again too.

@@ -19,6 +19,26 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="One config key, such as loss.adversarial=0.5; may be repeated.")
 ]
 Workers = Annotated[int, typer.Option("--workers", help="Ray Train workers; any number takes the same steps.")]
+WorkerRange = Annotated[
+    str,
+    typer.Option(
+        "--workers",
+        metavar="NUMBER|FROM-TO",
+        help="Ray Train workers, such as 2; or 2-4 for as many as Ray has room for, also while it trains. Any number "
+        "takes the same steps.",
+    ),
+]
+GpusPerWorker = Annotated[
+    float,
+    typer.Option("--gpus-per-worker", help="Where there are GPUs: 1, or 0.5 for two small runs on each."),
+]
+Seeds = Annotated[
+    str | None, typer.Option("--seeds", help="Several runs, one for each of these seeds, such as 1111,1112,1113.")
+]
+Parallel = Annotated[
+    int | None,
+    typer.Option("--parallel", min=1, help="Runs of --seeds at a time; default: as many as there is room for."),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the run (train.seed).")]
 
 
@@ -69,3 +89,27 @@ def read_rates(option: str, text: str | None) -> list[Rate] | None:
             )
         rates.append(values[0] if len(set(values)) == 1 else (values[0], values[1], values[2]))
     return rates
+
+
+def read_workers(option: str, text: str) -> int | tuple[int, int]:
+    """The number of `2`, or both of `2-4`; wrong usage where it is neither, or one is below 1."""
+    parts = text.split("-")
+    numbers = [int(part) for part in parts if part.isdecimal()]
+    if len(numbers) != len(parts) or len(parts) > 2 or numbers != sorted(numbers) or not all(numbers):
+        raise typer.BadParameter(f"expected 1 or more, or a range such as 2-4, got {text!r}", param_hint=option)
+    return numbers[0] if numbers[0] == numbers[-1] else (numbers[0], numbers[1])
+
+
+def read_gpus(option: str, number: float) -> float:
+    """`number`; wrong usage where it is no share of a GPU."""
+    if not 0 < number <= 1:
+        raise typer.BadParameter(f"expected a number above 0 and up to 1, got {number:g}", param_hint=option)
+    return number
+
+
+def read_seeds(option: str, text: str | None) -> list[int] | None:
+    """The seeds of `1111,1112`; wrong usage where they are not whole numbers that differ."""
+    seeds = read_numbers(option, text, int)
+    if seeds is not None and len(set(seeds)) < len(seeds):
+        raise typer.BadParameter(f"expected different seeds, got {text!r}", param_hint=option)
+    return seeds

@@ -6,7 +6,10 @@
 B utterances, T steps of one modality (padded to the longest), D features of one frame, R workers.
 
 An epoch's order depends on (seed, epoch) alone, and a batch is dealt out to the workers afterwards, so any number of
-workers takes the same steps. Padded to the longest of the batch: what else a model wants (cuts, fixed lengths) it does.
+workers takes the same steps. Padded to the longest of the batch, and for a compiled model to one of a few shapes: what
+else a model wants (cuts, fixed lengths) it does.
+
+On a device other than the CPU the split lies there (`lnln.resident`), and batches of the same values are made there.
 """
 
 from __future__ import annotations
@@ -21,10 +24,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lnln.config import Config
-from lnln.corruption import ViewSpec, training_view
+from lnln.corruption import Masks, ViewSpec, training_view
 from lnln.corruption.noise import Noise
 from lnln.data.schema import MODALITIES, Modality, Ragged, Utterances
+from lnln.resident import ResidentSplit, belongs_on, send, upload
 from lnln.views import Rows, Views
+
+# Shapes that the batches of a compiled model come in: for each a graph is compiled, which takes a minute or so.
+NUM_SHAPES = 4
+# Their lengths are multiples of this, since fused attention on a GPU wants aligned rows.
+_ALIGNMENT = 8
 
 
 @dataclass(frozen=True)
@@ -73,23 +82,11 @@ class EvaluationBatch:
 
 def to_inputs(utterances: Utterances, max_lengths: Mapping[Modality, int] | None = None) -> Inputs:
     """All of `utterances` as they are, padded with zeros to the longest, or cut at `max_lengths`."""
-    padded: dict[Modality, Tensor] = {}
-    masks: dict[Modality, Tensor] = {}
+    lengths: dict[Modality, int] = {}
     for modality in MODALITIES:
-        sequences = utterances.sequences(modality)
-        length = int(sequences.lengths.max(initial=0))
-        if max_lengths is not None:
-            length = min(length, max_lengths[modality])
-        padded[modality] = torch.from_numpy(sequences.padded(length))
-        masks[modality] = torch.arange(length) < torch.from_numpy(sequences.lengths)[:, None]
-    return Inputs(
-        text=padded["text"] if utterances.text_dim else padded["text"].long(),
-        text_mask=masks["text"],
-        audio=padded["audio"],
-        audio_mask=masks["audio"],
-        vision=padded["vision"],
-        vision_mask=masks["vision"],
-    )
+        longest = int(utterances.sequences(modality).lengths.max(initial=0))
+        lengths[modality] = longest if max_lengths is None else min(longest, max_lengths[modality])
+    return _padded_inputs(utterances, lengths)
 
 
 def corrupt_inputs(inputs: Inputs, kept: Mapping[Modality, Bool[Tensor, "B T"]], unknown_id: int) -> Inputs:
@@ -111,14 +108,29 @@ def corrupt_inputs(inputs: Inputs, kept: Mapping[Modality, Bool[Tensor, "B T"]],
     )
 
 
+def split_batch(batch: Batch, num_parts: int) -> list[Batch]:
+    """`batch` in at most `num_parts` parts of about equally many utterances, none of them empty."""
+    size = -(-len(batch.label) // num_parts)
+    slices = [slice(start, start + size) for start in range(0, len(batch.label), size)]
+    return [
+        Batch(
+            utterance_ids=batch.utterance_ids[rows],
+            complete=_rows_of(batch.complete, rows),
+            corrupted=_rows_of(batch.corrupted, rows),
+            label=batch.label[rows],
+            missing_rates=batch.missing_rates[rows],
+            weight=batch.weight[rows],
+        )
+        for rows in slices
+    ]
+
+
 def put_noise(inputs: Inputs, noise: Mapping[Modality, Noise], rows: Rows) -> Inputs:
     """`inputs` with the steps of `noise` replaced. rows: which of `inputs` the rows of `noise` are."""
     changed: dict[str, Tensor] = {}
     for modality, each in noise.items():
         values = getattr(inputs, modality).clone()
-        row, step, value = (
-            torch.from_numpy(array).to(values.device) for array in (rows[each.row], each.step, each.value)
-        )
+        row, step, value = (upload(array, values.device) for array in (rows[each.row], each.step, each.value))
         values[row, step] = value
         changed[modality] = values
     return replace(inputs, **changed)
@@ -129,6 +141,7 @@ class TrainBatches:
 
     A worker for which a last batch has no utterance gets the batch's first one with weight 0, so that all workers take
     equally many steps and the sum over them is exact.
+    resident: whether the split lies on `device`; None: where that is worth it.
     """
 
     def __init__(
@@ -141,11 +154,14 @@ class TrainBatches:
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
+        resident: bool | None = None,
     ) -> None:
         assert len(utterances) and 0 <= rank < world
         self._utterances, self._views, self._config = utterances, views, config
-        self._unknown_id, self._rank, self._world, self._device = unknown_id, rank, world, device
+        self._unknown_id, self._rank, self._world, self._device = unknown_id, rank, world, torch.device(device)
         self._steps = _num_steps(utterances)
+        self._split = _resident(utterances, self._device, resident)
+        self._shapes = None if config.train.compile == "none" else self._choose_shapes()
 
     def __len__(self) -> int:
         """Steps of one epoch."""
@@ -158,11 +174,14 @@ class TrainBatches:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of epoch `number` (from 0) on this worker's device, one for each step."""
-        train = self._config.train
-        spec = training_view(self._config.corruption, train.seed, number)
+        spec = training_view(self._config.corruption, self._config.train.seed, number)
+        shares = []
         for rows in self._order(number):
             own = rows[self._rank :: self._world]
-            yield self._batch(own, spec, 1.0) if len(own) else self._batch(rows[:1], spec, 0.0)
+            shares.append((own, 1.0) if len(own) else (rows[:1], 0.0))
+        if self._split is not None:
+            return self._resident_epoch(self._split, spec, shares)
+        return (self._batch(rows, spec, weight) for rows, weight in shares)
 
     def _order(self, number: int) -> list[Rows]:
         """The rows of every batch of epoch `number`, over all workers: shuffled, sorted by length within a window of
@@ -185,29 +204,79 @@ class TrainBatches:
         whole = random.permutation(len(order) // train.batch_size)
         return [batches[index] for index in whole] + batches[len(whole) :]
 
+    def _choose_shapes(self) -> NDArray[np.int64]:
+        """(K, 3) lengths of text, audio, vision, each row holding those before it and the last one every utterance.
+
+        Those that a K-th each of the first epoch's batches need, from the smallest batches to the largest. One, where
+        the model pads to its longest anyway.
+        """
+        lengths = np.stack([self._utterances.lengths()[modality] for modality in MODALITIES], axis=1)
+        needed = np.stack([lengths[rows].max(axis=0) for rows in self._order(0)])
+        needed = needed[np.argsort(needed.sum(axis=1), kind="stable")]
+        num_shapes = NUM_SHAPES if self._config.model.mask_padding else 1
+        shapes = np.stack([part.max(axis=0) for part in np.array_split(needed, num_shapes) if len(part)])
+        shapes[-1] = lengths.max(axis=0)
+        aligned = -(-shapes // _ALIGNMENT) * _ALIGNMENT
+        return np.unique(np.maximum.accumulate(aligned), axis=0).astype(np.int64)
+
+    def _lengths(self, rows: Rows) -> dict[Modality, int]:
+        """What the utterances `rows` are padded to."""
+        longest = {m: int(lengths[rows].max()) for m, lengths in self._utterances.lengths().items()}
+        if self._shapes is None:
+            return longest
+        holds = (self._shapes >= [longest[modality] for modality in MODALITIES]).all(axis=1)
+        return dict(zip(MODALITIES, self._shapes[np.flatnonzero(holds)[0]].tolist(), strict=True))
+
+    def _missing_rates(self, masks: Masks) -> NDArray[np.float32]:
+        if self._config.loss.completeness_target != "realised":
+            return masks.missing_rates
+        return np.column_stack([masks.realised_rates("text"), masks.missing_rates[:, 1:]])
+
     def _batch(self, rows: Rows, spec: ViewSpec, weight: float) -> Batch:
         chosen = self._utterances.take(rows)
-        complete = _to_device(to_inputs(chosen), self._device)
+        complete = _to_device(_padded_inputs(chosen, self._lengths(rows)), self._device)
         masks = self._views.masks(spec, rows)
-        missing_rates = masks.missing_rates
-        if self._config.loss.completeness_target == "realised":
-            missing_rates = np.column_stack([masks.realised_rates("text"), missing_rates[:, 1:]])
+        noisy = _put_views_noise(complete, self._views, [spec], np.zeros_like(rows), rows, masks.kept)
         return Batch(
             utterance_ids=chosen.utterance_id,
             complete=complete,
-            corrupted=_under_views(
-                complete, self._views, [spec], np.zeros_like(rows), rows, masks.kept, self._unknown_id
-            ),
-            label=torch.from_numpy(chosen.label).to(self._device),
-            missing_rates=torch.from_numpy(missing_rates).to(self._device),
+            corrupted=_erase(noisy, masks.kept, np.array(spec.protocol == "noise"), self._unknown_id),
+            label=upload(chosen.label, self._device),
+            missing_rates=upload(self._missing_rates(masks), self._device),
             weight=torch.full((len(rows),), weight, device=self._device),
         )
+
+    def _resident_epoch(
+        self, split: ResidentSplit, spec: ViewSpec, shares: Sequence[tuple[Rows, float]]
+    ) -> Iterator[Batch]:
+        """The batches `shares`, each rows and their weight, of which the host says no more than what noise makes."""
+        masks = self._views.masks(spec)
+        kept = split.upload_steps({modality: [masks.kept[modality].values] for modality in MODALITIES})
+        missing_rates = upload(self._missing_rates(masks), self._device)
+        order = upload(np.concatenate([rows for rows, _ in shares]), self._device)
+        for (rows, weight), own in zip(shares, order.split([len(rows) for rows, _ in shares]), strict=True):
+            padded, real, places = split.gather(own, self._lengths(rows))
+            complete = _inputs(padded, real)
+            if spec.protocol == "noise":
+                hit = masks.take(rows).kept
+                corrupted = _put_views_noise(complete, self._views, [spec], np.zeros_like(rows), rows, hit)
+            else:
+                corrupted = corrupt_inputs(complete, {m: kept[m][places[m]] for m in MODALITIES}, self._unknown_id)
+            yield Batch(
+                utterance_ids=[self._utterances.utterance_id[row] for row in rows],
+                complete=complete,
+                corrupted=corrupted,
+                label=split.label[own],
+                missing_rates=missing_rates[own],
+                weight=torch.full((len(rows),), weight, device=self._device),
+            )
 
 
 class EvaluationBatches:
     """Every utterance under every view, each pair on exactly one worker, shortest first so that little is padded.
 
     Batches are formed before they are dealt out: a pair is computed in the same company for any number of workers.
+    resident: whether utterances and masks lie on `device`; None: where that is worth it.
     """
 
     def __init__(
@@ -221,9 +290,11 @@ class EvaluationBatches:
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
+        resident: bool | None = None,
     ) -> None:
         assert 0 <= rank < world and batch_size >= 1
-        self._utterances, self._views, self._unknown_id, self._device = utterances, views, unknown_id, device
+        self._utterances, self._views, self._unknown_id = utterances, views, unknown_id
+        self._device = torch.device(device)
         self.specs = list(specs)
         masks = [views.masks(spec) for spec in specs]
         # By modality the sequences of all views, one view after the other.
@@ -235,6 +306,14 @@ class EvaluationBatches:
         starts = range(0, len(utterance), batch_size)
         pairs = [(view[start : start + batch_size], utterance[start : start + batch_size]) for start in starts]
         self._pairs = pairs[rank::world]
+        self._split = _resident(utterances, self._device, resident)
+        self._is_noise = np.array([spec.protocol == "noise" for spec in specs], np.bool_)
+        if self._split is not None:
+            # Noise stands where a step was hit, so there nothing is erased.
+            pairs_of = list(zip(masks, self._is_noise, strict=True))
+            self._kept_there = self._split.upload_steps(
+                {m: [each.kept[m].values | is_noise for each, is_noise in pairs_of] for m in MODALITIES}
+            )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -246,10 +325,32 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
         for view, utterance in self._pairs:
-            complete = _to_device(to_inputs(self._utterances.take(utterance)), self._device)
-            kept = {m: masks.take(view * len(self._utterances) + utterance) for m, masks in self._kept.items()}
-            inputs = _under_views(complete, self._views, self.specs, view, utterance, kept, self._unknown_id)
+            if self._split is not None:
+                inputs = self._resident_inputs(self._split, view, utterance)
+            else:
+                complete = _to_device(to_inputs(self._utterances.take(utterance)), self._device)
+                kept = self._kept_of(view, utterance)
+                noisy = _put_views_noise(complete, self._views, self.specs, view, utterance, kept)
+                inputs = _erase(noisy, kept, self._is_noise[view], self._unknown_id)
             yield EvaluationBatch(inputs, view, utterance)
+
+    def _resident_inputs(self, split: ResidentSplit, view: Rows, utterance: Rows) -> Inputs:
+        lengths = {m: int(each[utterance].max()) for m, each in self._utterances.lengths().items()}
+        padded, real, places = split.gather(upload(utterance, self._device), lengths)
+        inputs = _inputs(padded, real)
+        if self._is_noise.any():
+            hit = self._kept_of(view, utterance)
+            inputs = _put_views_noise(inputs, self._views, self.specs, view, utterance, hit)
+        of_view = upload(view, self._device)[:, None]
+        kept = {}
+        for modality in MODALITIES:
+            masks, num_steps = self._kept_there[modality], split.num_steps(modality)
+            kept[modality] = masks[torch.where(real[modality], of_view * num_steps + places[modality], len(masks) - 1)]
+        return corrupt_inputs(inputs, kept, self._unknown_id)
+
+    def _kept_of(self, view: Rows, utterance: Rows) -> dict[Modality, Ragged]:
+        """The masks of these pairs."""
+        return {m: masks.take(view * len(self._utterances) + utterance) for m, masks in self._kept.items()}
 
 
 def _num_steps(utterances: Utterances) -> NDArray[np.int64]:
@@ -258,26 +359,63 @@ def _num_steps(utterances: Utterances) -> NDArray[np.int64]:
     return steps
 
 
-def _under_views(
+def _put_views_noise(
     complete: Inputs,
     views: Views,
     specs: Sequence[ViewSpec],
     view: Rows,
     utterance: Rows,
     kept: Mapping[Modality, Ragged],
-    unknown_id: int,
 ) -> Inputs:
-    """`complete`, the utterances `utterance` (B,), each under its view: `view` (B,) are places in `specs`."""
-    padded = {modality: masks.padded() for modality, masks in kept.items()}
+    """`complete`, the utterances `utterance` (B,), with the noise of each one's view, if that is of protocol noise:
+    `view` (B,) are places in `specs`."""
     for number, spec in enumerate(specs):
         if spec.protocol == "noise" and len(rows := np.flatnonzero(view == number)):
             own = {modality: masks.take(rows) for modality, masks in kept.items()}
             complete = put_noise(complete, views.noise(spec, utterance[rows], own), rows)
-            for masks in padded.values():
-                masks[rows] = True
-    device = complete.text.device
-    return corrupt_inputs(complete, {m: torch.from_numpy(masks).to(device) for m, masks in padded.items()}, unknown_id)
+    return complete
 
 
-def _to_device(inputs: Inputs, device: torch.device | str) -> Inputs:
-    return Inputs(**{field.name: getattr(inputs, field.name).to(device) for field in fields(Inputs)})
+def _erase(inputs: Inputs, kept: Mapping[Modality, Ragged], is_noise: NDArray[np.bool_], unknown_id: int) -> Inputs:
+    """`inputs` without what is not `kept`. is_noise: of which rows nothing is erased, or of all: noise is there."""
+    masks = {}
+    for modality, each in kept.items():
+        padded = each.padded(getattr(inputs, modality).shape[1])
+        masks[modality] = upload(padded | is_noise[..., None], inputs.text.device)
+    return corrupt_inputs(inputs, masks, unknown_id)
+
+
+def _resident(utterances: Utterances, device: torch.device, wanted: bool | None) -> ResidentSplit | None:
+    if wanted is None:
+        wanted = belongs_on(device, utterances)
+    return ResidentSplit(utterances, device) if wanted else None
+
+
+def _padded_inputs(utterances: Utterances, lengths: Mapping[Modality, int]) -> Inputs:
+    """All of `utterances` as they are, padded or cut to `lengths`."""
+    padded: dict[Modality, Tensor] = {}
+    masks: dict[Modality, Tensor] = {}
+    for modality in MODALITIES:
+        sequences = utterances.sequences(modality)
+        padded[modality] = torch.from_numpy(sequences.padded(lengths[modality]))
+        masks[modality] = torch.arange(lengths[modality]) < torch.from_numpy(sequences.lengths)[:, None]
+    return _inputs(padded, masks)
+
+
+def _inputs(padded: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor]) -> Inputs:
+    return Inputs(
+        text=padded["text"].long() if padded["text"].dim() == 2 else padded["text"],
+        text_mask=masks["text"],
+        audio=padded["audio"],
+        audio_mask=masks["audio"],
+        vision=padded["vision"],
+        vision_mask=masks["vision"],
+    )
+
+
+def _to_device(inputs: Inputs, device: torch.device) -> Inputs:
+    return Inputs(**{field.name: send(getattr(inputs, field.name), device) for field in fields(Inputs)})
+
+
+def _rows_of(inputs: Inputs, rows: slice) -> Inputs:
+    return Inputs(**{field.name: getattr(inputs, field.name)[rows] for field in fields(Inputs)})

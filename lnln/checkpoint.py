@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from lnln.config import to_dict
 from lnln.data.digest import digest_file
 from lnln.data.manifest import FeatureManifest
+from lnln.data.store import Store
+from lnln.data.verify import is_intact
 from lnln.data.wordpiece import UNCASED, tokenizer_bytes
 from lnln.errors import RefusedError
 
@@ -88,6 +90,33 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if not {WEIGHTS, OPTIMIZER} <= tensors.keys():
         raise RefusedError(f"checkpoint {folder.name}: {STATE} must name {WEIGHTS} and {OPTIMIZER}")
     return Checkpoint(tensors[WEIGHTS], tensors.get(AVERAGE), tensors[OPTIMIZER], content["progress"])
+
+
+def read_progress(store: Store, folder: str) -> dict[str, Any]:
+    """What the checkpoint in `folder` of the store says of the run, once every file of it is as it was written.
+
+    RefusedError names the one that is missing or damaged.
+    """
+    name = folder.rpartition("/")[2]
+    try:
+        data = store.read(f"{folder}/{STATE}")
+    except FileNotFoundError:
+        data = b""
+    content = _content_of(data, name)
+    for file, entry in content["files"].items():
+        if not is_intact(store, f"{folder}/{file}", int(entry["num_bytes"]), str(entry["sha256"])):
+            raise RefusedError(f"checkpoint {name}: {file} is missing or does not have its SHA-256")
+    return dict(content["progress"])
+
+
+def upload_checkpoint(source: Path, store: Store, folder: str) -> None:
+    """Copy the checkpoint in `source` to `folder` of the store, in place of what an earlier attempt left there.
+
+    Each file appears when it is whole, and the one that names the others last: until then it is no checkpoint.
+    """
+    store.remove(f"{folder}/{STATE}")
+    for path in sorted(source.iterdir(), key=lambda path: (path.name == STATE, path.name)):
+        store.upload(path, f"{folder}/{path.name}")
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -194,14 +223,22 @@ def _independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _read_state(folder: Path) -> dict[str, Any]:
     """What the checkpoint's own description says, once it is known to be as it was written."""
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        data = (folder / STATE).read_bytes()
+    except FileNotFoundError:
+        data = b""
+    return _content_of(data, folder.name)
+
+
+def _content_of(data: bytes, name: str) -> dict[str, Any]:
+    """The content of a description. RefusedError, naming the checkpoint, where it is not as it was written."""
+    try:
+        state = json.loads(data)
         content: dict[str, Any] = state["content"]
         is_whole = state["sha256"] == _digest(content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = type(error).__name__
-        raise RefusedError(f"checkpoint {folder.name}: {STATE} is missing or damaged ({reason})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RefusedError(f"checkpoint {name}: {STATE} is missing or damaged ({type(error).__name__})") from error
     if not is_whole:
-        raise RefusedError(f"checkpoint {folder.name}: {STATE} does not have the SHA-256 it states")
+        raise RefusedError(f"checkpoint {name}: {STATE} does not have the SHA-256 it states")
     return content
 
 

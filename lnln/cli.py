@@ -19,12 +19,19 @@ from lnln import __version__, progress, show
 from lnln.arguments import (
     ConfigName,
     Corpus,
+    GpusPerWorker,
     Overrides,
+    Parallel,
     Seed,
+    Seeds,
+    WorkerRange,
     Workers,
     global_options_first,
+    read_gpus,
     read_numbers,
     read_rates,
+    read_seeds,
+    read_workers,
 )
 from lnln.console import Console
 from lnln.errors import RefusedError
@@ -217,21 +224,57 @@ def train(
     config: ConfigName = None,
     overrides: Overrides = None,
     seed: Seed = None,
-    workers: Workers = 1,
+    seeds: Seeds = None,
+    parallel: Parallel = None,
+    workers: WorkerRange = "1",
+    gpus_per_worker: GpusPerWorker = 1.0,
     model: Annotated[str | None, typer.Option(help="The network: lnln or text_only (model.name).")] = None,
 ) -> None:
-    """One run; started again with the same arguments it continues, or says that it finished before."""
-    from lnln.data.manifest import read_features
-    from lnln.runs import is_finished, run_id_for
+    """One run, or one for each seed; started again with the same arguments it continues, or says that it finished
+    before."""
+    if seed is not None and seeds is not None:
+        raise typer.BadParameter("a run has one seed: give --seed or --seeds", param_hint="--seeds")
+    if seeds is not None and any(item.partition("=")[0].strip() == "train.seed" for item in overrides or []):
+        raise typer.BadParameter("a run has one seed: give --set train.seed or --seeds", param_hint="--seeds")
+    if parallel is not None and seeds is None:
+        raise typer.BadParameter("it is the number of runs of --seeds at a time", param_hint="--parallel")
+    several, num_workers = read_seeds("--seeds", seeds), read_workers("--workers", workers)
+    num_gpus = read_gpus("--gpus-per-worker", gpus_per_worker)
     from lnln.train.launch import train as run_training
+    from lnln.train.seeds import SeedsFailedError, finished_seeds, train_seeds
 
     session: Session = context.obj
     chosen = _config(corpus, config, [*(overrides or []), *([f"model.name={model}"] if model else [])], seed)
+    failed: SeedsFailedError | None = None
     with session.console.as_progress():
         store = session.store
-        was_finished = is_finished(store, run_id_for(chosen, corpus, read_features(store, corpus)))
-        run = run_training(store, corpus, chosen, num_workers=workers, config_name=config)
-    show.run(session.console, run, was_finished=was_finished)
+        were_finished = finished_seeds(store, corpus, chosen, several or [chosen.train.seed])
+        if several is None:
+            run = run_training(
+                store, corpus, chosen, num_workers=num_workers, gpus_per_worker=num_gpus, config_name=config
+            )
+        else:
+            try:
+                made = train_seeds(
+                    store,
+                    corpus,
+                    chosen,
+                    several,
+                    num_workers=num_workers,
+                    gpus_per_worker=num_gpus,
+                    num_parallel=parallel,
+                    config_name=config,
+                )
+                runs = dict(zip(several, made, strict=True))
+            except SeedsFailedError as error:
+                failed, runs = error, error.runs
+    if several is None:
+        show.run(session.console, run, was_finished=bool(were_finished))
+    elif runs:
+        reasons = failed.reasons if failed else {}
+        show.seeds(session.console, runs, reasons, were_finished=were_finished, command=session.command)
+    if failed:
+        raise failed
 
 
 @app.command()

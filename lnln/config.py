@@ -239,6 +239,19 @@ class TrainConfig:
     patience: int = 0
     # Arithmetic of the forward pass in training; losses and everything that is scored are always float32.
     precision: Literal["float32", "bfloat16"] = "float32"
+    # Parts in which a worker computes its share of a step, one after the other, for batches that do not fit into memory
+    # at once; the gradient is that of the whole batch.
+    accumulation_steps: int = 1
+    # What workers send each other of a gradient: bfloat16 halves the bytes, which on Ethernet are what a step waits for
+    # (docs/performance.md), and rounds every part to 8 bits.
+    gradient_compression: Literal["none", "bfloat16"] = "none"
+    # What of the text encoder is not trained: `embeddings`, of which a corpus shows few rows (MiniLM: 12 of 23 million
+    # weights, bert-base: 24 of 110), or all of it, which then reads without dropout. Frozen weights are neither
+    # decayed nor sent.
+    frozen: Literal["none", "embeddings", "encoder"] = "none"
+    # torch.compile's mode for the forward and backward pass; `reduce-overhead` records CUDA graphs. For GPUs, where a
+    # step waits for many small kernels to be started. Each shape of batches costs a minute at the start.
+    compile: Literal["none", "default", "reduce-overhead"] = "none"
     # How the model is chosen: by the mean validation MAE; `published` keeps beside it, for each metric, the epoch that
     # is best on TEST at rate 0.5, as the published code does (D1). Only for comparison with printed tables.
     selection: Literal["validation", "published"] = "validation"
@@ -246,13 +259,18 @@ class TrainConfig:
     num_checkpoints: int = 2
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "length_window", "num_checkpoints"):
+        for key in ("epochs", "batch_size", "length_window", "num_checkpoints", "accumulation_steps"):
             _require(getattr(self, key) >= 1, f"train.{key}", "1 or more", getattr(self, key))
         for key in ("seed", "weight_decay", "clip_norm", "patience"):
             _require(getattr(self, key) >= 0, f"train.{key}", "0 or more", getattr(self, key))
         _require(self.seed < 2**63, "train.seed", "below 2**63", self.seed)
         for key in ("learning_rate", "encoder_learning_rate"):
             _require(getattr(self, key) > 0, f"train.{key}", "above 0", getattr(self, key))
+        # The gradient of a recorded graph lies where the graph's next run writes (pytorch issue 169545).
+        is_one_part = self.compile != "reduce-overhead" or self.accumulation_steps == 1
+        _require(
+            is_one_part, "train.accumulation_steps", "1 with train.compile reduce-overhead", self.accumulation_steps
+        )
         _require(
             0 < self.encoder_layer_decay <= 1, "train.encoder_layer_decay", "within (0, 1]", self.encoder_layer_decay
         )

@@ -62,16 +62,22 @@ def run_folder(run_id: str) -> str:
 
 
 def run_identity(config: Config, manifest: FeatureManifest) -> dict[str, Any]:
-    """What makes a run this run and no other: not the hardware, the number of workers, the version of the code, the
-    name of the file that the features came from, or how much is stored on the way."""
-    values = config.to_dict()
-    del values["tune"], values["corruption"]["num_stored_draws"], values["train"]["num_checkpoints"]
+    """What makes a run this run and no other: not the hardware, the number of workers, the version of the code, or the
+    name of the file that the features came from."""
     return {
-        "config": values,
+        "config": trained_values(config),
         "corpus": manifest.corpus,
         "feature_id": manifest.feature_id,
         "view_ids": view_ids(config),
     }
+
+
+def trained_values(config: Config) -> dict[str, Any]:
+    """What of `config` a trained model hangs on: not what is stored on the way, nor what fits a step to a device."""
+    values = config.to_dict()
+    del values["tune"], values["corruption"]["num_stored_draws"], values["train"]["num_checkpoints"]
+    del values["train"]["accumulation_steps"], values["train"]["compile"]
+    return values
 
 
 def run_record(config: Config, manifest: FeatureManifest, config_name: str | None = None) -> dict[str, Any]:

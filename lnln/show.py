@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +98,6 @@ def run(console: Console, finished: Run, *, was_finished: bool) -> None:
     from lnln.runs import absence
 
     rows = [[rate, f"{scores['mae']:.3f}", f"{scores['corr']:.3f}"] for rate, scores in finished.validation.items()]
-    shown = ("run_id", "corpus", "score", "best_epoch", "validation", "history", "num_parameters", "seconds")
-    value = {key: to_dict(getattr(finished, key)) for key in (*shown, "absent_modalities")}
     lines = [
         f"run {finished.run_id}{' finished before' if was_finished else ''}: mean validation MAE "
         f"{finished.score:.4f} at epoch {finished.best_epoch}, {finished.num_parameters:,} parameters, "
@@ -106,7 +105,41 @@ def run(console: Console, finished: Run, *, was_finished: bool) -> None:
     ]
     if finished.absent_modalities:
         lines.append(absence(finished.corpus, finished.absent_modalities))
-    console.result(value, table=table(["missing rate", "MAE", "Corr"], rows, "validation"), lines=lines)
+    console.result(_run(finished), table=table(["missing rate", "MAE", "Corr"], rows, "validation"), lines=lines)
+
+
+def seeds(
+    console: Console, runs: Mapping[int, Run], failed: Mapping[int, str], *, were_finished: Sequence[int], command: str
+) -> None:
+    """runs: by seed, one or more. failed: why, by seed. were_finished: seeds whose runs had been trained before this
+    call. command: `lnln` as the user has to write it."""
+    from lnln.runs import absence
+
+    scores = [finished.score for finished in runs.values()]
+    mean, sd = statistics.fmean(scores), statistics.stdev(scores) if len(scores) > 1 else None
+    rows = [[seed, finished.run_id, finished.best_epoch, f"{finished.score:.4f}"] for seed, finished in runs.items()]
+    said = f"{len(runs)} seeds: mean validation MAE {mean:.4f}, sd {sd:.4f}" if sd is not None else "1 seed: no sd"
+    lines = [said]
+    if were_finished:
+        lines.append(f"finished before: {', '.join(map(str, were_finished))}")
+    first, *_ = runs.values()
+    if first.absent_modalities:
+        lines.append(absence(first.corpus, first.absent_modalities))
+    report = f"{command} report {' '.join(finished.run_id for finished in runs.values())}"
+    lines.append(f"compare them: {report}")
+    value = {
+        "runs": [{"seed": seed, **_run(finished)} for seed, finished in runs.items()],
+        "mean": mean,
+        "sd": sd,
+        "failed": [{"seed": seed, "reason": reason} for seed, reason in failed.items()],
+        "report": report,
+    }
+    console.result(value, table=table(["seed", "run", "best epoch", "validation MAE"], rows), lines=lines)
+
+
+def _run(finished: Run) -> dict[str, Any]:
+    shown = ("run_id", "corpus", "score", "best_epoch", "validation", "history", "num_parameters", "seconds")
+    return {key: to_dict(getattr(finished, key)) for key in (*shown, "absent_modalities")}
 
 
 def study(console: Console, value: dict[str, Any], rows: Sequence[dict[str, str]], train: str) -> None:

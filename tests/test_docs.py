@@ -47,6 +47,13 @@ def test_commands_are_real(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_config_keys_are_real(page: Path) -> None:
+    known = {section: set(values) for section, values in load_config().to_dict().items()}
+    for section, key in re.findall(r"`(corruption|model|loss|train|tune)\.(\w+)", page.read_text()):
+        assert key in known[section], f"{page.name}: there is no config key {section}.{key}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name}: {target}"

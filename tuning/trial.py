@@ -65,7 +65,8 @@ def trial_config(config: Config, weights: Mapping[str, float]) -> Config:
 
 def run_trial(weights: dict[str, float], task: Task) -> None:
     """Train with `weights` and report to Tune; a training that fails is reported too, and stops no other trial."""
-    from lnln.train.launch import build_trainer, reason_of
+    from lnln.train.failures import reason_of
+    from lnln.train.launch import build_trainer
 
     started = time.monotonic()
     report = Report()

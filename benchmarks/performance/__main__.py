@@ -36,7 +36,7 @@ def run(
     for name in choose_sections(only):
         with tempfile.TemporaryDirectory(prefix="lnln-bench-") as folder:
             comparisons = SECTIONS[name].measure(Path(folder), repetitions)
-        record = make_record(name, comparisons, shared=shared)
+        record = make_record(name, comparisons, shared=shared, device=SECTIONS[name].device())
         sys.stdout.write(f"{SECTIONS[name].title}: {measured_on(record)}\n\n{markdown_table(rows(record))}\n")
         write_record(timings, record)
     table(timings, page)

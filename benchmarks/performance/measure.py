@@ -11,7 +11,7 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -36,11 +36,13 @@ class Contender:
 
 @dataclass(frozen=True)
 class Timing:
-    """seconds: one number per repetition. num_bytes: what was written; None for work that writes nothing."""
+    """seconds: one number per repetition. num_bytes: what was written; None for work that writes nothing.
+    note: what else was found of it, said beside the figure."""
 
     title: str
     seconds: list[float]
     num_bytes: int | None = None
+    note: str = ""
 
     def median(self) -> float:
         return statistics.median(self.seconds)
@@ -71,11 +73,49 @@ class Comparison:
     baselines: list[Timing] = field(default_factory=list)
     limit_seconds: float | None = None
 
+    @property
+    def num_repetitions(self) -> int:
+        return len(self.ours.seconds)
+
     def ratio(self, baseline: Timing) -> Spread:
         """How many times as fast as the baseline ours is, paired by repetition: above 1 ours is faster."""
-        pairs = zip(baseline.seconds, self.ours.seconds, strict=True)
-        ratios = [theirs / ours for theirs, ours in pairs]
-        return Spread(statistics.median(ratios), min(ratios), max(ratios))
+        return _spread(theirs / ours for theirs, ours in zip(baseline.seconds, self.ours.seconds, strict=True))
+
+
+@dataclass(frozen=True)
+class Peak:
+    """before: resident bytes of a process ahead of the work; num_bytes: the most during it. One pair per repetition."""
+
+    title: str
+    before: list[int]
+    num_bytes: list[int]
+
+    def median(self) -> float:
+        return statistics.median(self.num_bytes)
+
+
+@dataclass(frozen=True)
+class PeakComparison:
+    """Memory of ours and of its baselines at the same work, by repetition.
+
+    limit_ratio: how many times as much the baseline should take; None where nothing is asked.
+    """
+
+    name: str
+    ours: Peak
+    baselines: list[Peak]
+    limit_ratio: float | None = None
+
+    @property
+    def num_repetitions(self) -> int:
+        return len(self.ours.num_bytes)
+
+    def ratio(self, baseline: Peak) -> Spread:
+        """How many times as much as ours the baseline takes, paired by repetition."""
+        return _spread(theirs / ours for theirs, ours in zip(baseline.num_bytes, self.ours.num_bytes, strict=True))
+
+
+AnyComparison = Comparison | PeakComparison
 
 
 def compare(
@@ -105,6 +145,11 @@ def compare(
         Timing(each.title, each.seconds, num_bytes) for each, num_bytes in zip(timings, sizes, strict=True)
     ]
     return Comparison(name, clock, unit, amount, first, others, limit_seconds)
+
+
+def _spread(ratios: Iterable[float]) -> Spread:
+    found = list(ratios)
+    return Spread(statistics.median(found), min(found), max(found))
 
 
 def _measure(contender: Contender, clock: Callable[[], float]) -> float:

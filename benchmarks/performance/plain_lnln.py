@@ -126,7 +126,7 @@ def make_weights(shape: Shape, seed: int = 0) -> Weights:
 
 
 def _linear(w: Weights, name: str, x: Tensor) -> Tensor:
-    return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", torch.zeros(()))
+    return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", x.new_zeros(()))
 
 
 def _norm(w: Weights, name: str, x: Tensor, epsilon: float = 1e-5) -> Tensor:
@@ -241,13 +241,12 @@ def run(w: Weights, shape: Shape, inputs: Weights, is_training: bool) -> tuple[W
 
 
 def losses(out: Weights, inputs: Weights, base: dict[str, Any]) -> Weights:
-    classes = (
-        torch.arange(len(out["effectiveness_discriminator_out"])) < len(out["effectiveness_discriminator_out"]) // 2
-    )
+    logits = out["effectiveness_discriminator_out"]
+    classes = torch.arange(len(logits), device=logits.device) < len(logits) // 2
     terms = {
         "l_sp": (out["sentiment_preds"] - inputs["label"]).square().mean(),
         "l_cc": (out["w"] - (1 - inputs["missing_rate_l"])).square().mean(),
-        "l_adv": functional.cross_entropy(out["effectiveness_discriminator_out"], classes.long()),
+        "l_adv": functional.cross_entropy(logits, classes.long()),
         "l_rec": (out["rec_feats"] - out["complete_feats"]).square().mean(),
     }
     weights = {"l_cc": base["alpha"], "l_adv": base["beta"], "l_rec": base["gamma"], "l_sp": base["sigma"]}

@@ -1,24 +1,25 @@
-"""What stays of one measured section: its seconds, and on what they were measured. No host name, no path."""
+"""What stays of one measured section: its seconds or bytes, and on what they were measured. No host name, no path."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.performance.measure import Comparison, Timing
+from benchmarks.performance.measure import AnyComparison, Comparison, Peak, PeakComparison, Timing
 
 PACKAGES = ("numpy", "pyarrow", "dask", "lnln")
 
 
 @dataclass(frozen=True)
 class Record:
-    """shared: other work ran on the machine meanwhile. versions: of Python and PACKAGES."""
+    """shared: other work ran on the machine meanwhile. versions: of Python and PACKAGES. device: beside the CPU."""
 
     section: str
     date: str
@@ -26,10 +27,11 @@ class Record:
     num_cores: int
     shared: bool
     versions: dict[str, str]
-    comparisons: list[Comparison]
+    comparisons: list[AnyComparison]
+    device: str = ""
 
 
-def make_record(section: str, comparisons: list[Comparison], *, shared: bool) -> Record:
+def make_record(section: str, comparisons: Sequence[AnyComparison], *, shared: bool, device: str = "") -> Record:
     return Record(
         section=section,
         date=datetime.now(UTC).date().isoformat(),
@@ -37,7 +39,8 @@ def make_record(section: str, comparisons: list[Comparison], *, shared: bool) ->
         num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         shared=shared,
         versions={"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
-        comparisons=comparisons,
+        comparisons=list(comparisons),
+        device=device,
     )
 
 
@@ -60,9 +63,12 @@ def read_record(folder: Path, section: str) -> Record | None:
     return Record(**{**content, "comparisons": [_comparison(each) for each in content["comparisons"]]})
 
 
-def _comparison(content: dict[str, Any]) -> Comparison:
-    timings = {"ours": Timing(**content["ours"]), "baselines": [Timing(**each) for each in content["baselines"]]}
-    return Comparison(**{**content, **timings})
+def _comparison(content: dict[str, Any]) -> AnyComparison:
+    """Of memory where no clock is named."""
+    kind, figures = (Comparison, Timing) if "clock" in content else (PeakComparison, Peak)
+    both = {"ours": figures(**content["ours"]), "baselines": [figures(**each) for each in content["baselines"]]}
+    found: AnyComparison = kind(**{**content, **both})
+    return found
 
 
 def _rounded(value: Any) -> Any:

@@ -54,6 +54,7 @@ from lnln.config import Config, CorruptionConfig, fingerprint, from_dict, load_c
 from lnln.data.manifest import check_corpus_name
 from lnln.errors import RefusedError
 from lnln.evaluations import evaluation_specs
+from lnln.runs import trained_values
 
 Selection = Literal["validation", "published"]
 # How every model is corrupted when it is scored, whatever its own config says of masks: so all see the same views.
@@ -168,13 +169,6 @@ class Plan:
 
     def _view_ids(self, rates: tuple[float, ...], mask_seeds: tuple[int, ...]) -> list[str]:
         return [spec.view_id for spec in evaluation_specs(VIEWS, rates, mask_seeds)]
-
-
-def trained_values(config: Config) -> dict[str, Any]:
-    """What of `config` a trained model hangs on, as in `lnln.runs.run_identity`."""
-    values = config.to_dict()
-    del values["tune"], values["corruption"]["num_stored_draws"], values["train"]["num_checkpoints"]
-    return values
 
 
 def read_plan(path: Path) -> Plan:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.results.code import code_fingerprint, is_made_by, record_code
-from benchmarks.results.plan import VIEWS, Experiment, Plan, trained_values
+from benchmarks.results.plan import VIEWS, Experiment, Plan
 from benchmarks.results.scores import (
     Scores,
     SplitScores,
@@ -36,7 +36,7 @@ from lnln.data.manifest import FeatureManifest, read_features
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.progress import line
-from lnln.runs import Run, run_folder, run_id_for
+from lnln.runs import Run, run_folder, run_id_for, trained_values
 
 # How long a training may take to put down its work when it is told to stop: Ray's processes each take a while on a
 # machine that is busy.

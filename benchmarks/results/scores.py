@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.results.plan import Experiment, Plan, Selection, trained_values
+from benchmarks.results.plan import Experiment, Plan, Selection
 from lnln.config import Config
 from lnln.data.manifest import FeatureManifest
 from lnln.data.store import Store
@@ -35,6 +35,7 @@ from lnln.errors import RefusedError
 from lnln.evaluate.bootstrap import resampled_scores
 from lnln.evaluate.predictions import Predictions, read_predictions
 from lnln.evaluations import Evaluation
+from lnln.runs import trained_values
 
 # Raised when the same training would be scored otherwise.
 FORMAT = 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -69,6 +69,12 @@ class SentimentModel(nn.Module, PyTorchModelHubMixin, library_name="lnln", tags=
         features: Tensor = self.text_encoder(x, mask, places=places)
         return features
 
+    @property
+    def text_drops_out(self) -> bool:
+        """Whether `read_text` gives the same ids other features each time."""
+        encoder = self.text_encoder
+        return encoder is not None and encoder.training and encoder.drops_out
+
     def can_leave_out(self, modality: Modality) -> bool:
         """Whether steps that attention does not see have no effect, so that they need not be computed."""
         return modality != "text" or self.text_encoder is None or self.text_encoder.mixes_by_attention_alone
@@ -111,14 +117,38 @@ class SentimentModel(nn.Module, PyTorchModelHubMixin, library_name="lnln", tags=
             buffer.copy_(mean)
             buffers[f"{modality}_std"].copy_(torch.where(varies, std, 1.0))
 
+    def freeze(self, train: TrainConfig) -> None:
+        """Take what `train.frozen` names out of training: it gets no gradient, no decay and no state of an optimizer.
+
+        `embeddings`: all that comes before the encoder's first layer. `encoder`: all of it; what it reads is then the
+        same in training as in prediction, without dropout, and needs no graph.
+        RefusedError where there is no encoder.
+        """
+        check_frozen(self.spec, train)
+        if self.text_encoder is None or train.frozen == "none":
+            return
+        for name, parameter in self.text_encoder.named_parameters():
+            if train.frozen == "encoder" or "embeddings" in name:
+                parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but a frozen encoder stays as it is in prediction."""
+        super().train(mode)
+        if self.text_encoder is not None and not any(p.requires_grad for p in self.text_encoder.parameters()):
+            self.text_encoder.eval()
+        return self
+
     def parameter_groups(self, train: TrainConfig) -> list[dict[str, Any]]:
         """For the optimizer: the text encoder and the rest, each with and without weight decay; no group is empty.
 
-        Biases and normalisation weights, the parameters of one dimension, do not decay unless `decay_everything`.
-        With `encoder_layer_decay` each layer of the encoder is a group of its own, slower the deeper it lies.
+        What is frozen is in none. Biases and normalisation weights, the parameters of one dimension, do not decay
+        unless `decay_everything`. With `encoder_layer_decay` each layer of the encoder is a group of its own, slower
+        the deeper it lies.
         """
         groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                continue
             decays = train.decay_everything or parameter.dim() > 1
             is_encoder = self.text_encoder is not None and name.startswith("text_encoder.")
             rate = train.learning_rate
@@ -147,3 +177,12 @@ class SentimentModel(nn.Module, PyTorchModelHubMixin, library_name="lnln", tags=
     def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
         # The mixin would leave weights that a file lacks at random values, without a word.
         return super()._load_as_safetensor(model, model_file, map_location, strict=True)
+
+
+def check_frozen(spec: FeatureSpec, train: TrainConfig) -> None:
+    """RefusedError where `train.frozen` names a part of an encoder that a corpus with language features has not."""
+    if train.frozen != "none" and spec.text_dim:
+        raise RefusedError(
+            f"train.frozen is {train.frozen!r}, but the corpus has ready-made language features of width "
+            f"{spec.text_dim} and so no text encoder; set train.frozen=none"
+        )

@@ -23,9 +23,10 @@ from torch.nn import functional
 from lnln.batches import Inputs
 from lnln.data.schema import MODALITIES, Modality
 from lnln.models.base import SentimentModel
+from lnln.models.distinct import by_distinct
 from lnln.models.layers import BlockSizes, CrossTransformer, HyperModalityLayer, Transformer, reverse_gradient
 from lnln.models.output import Output
-from lnln.models.padding import by_length, concatenate, fit, leave_out, resize, seen_first, steps, take
+from lnln.models.padding import by_length, can_ask, concatenate, fit, leave_out, resize, seen_first, steps, take
 from lnln.models.sizes import Sizes
 
 
@@ -264,8 +265,7 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
         for modality in modalities:
             x, mask = steps(inputs, modality)
             if not with_features and self._leaves_out_erased(modality, x):
-                tokens = by_length(partial(self._read_seen, modality), *seen_first(self.attended(x, mask), x))[0]
-                readings[modality] = Reading(tokens, None)
+                readings[modality] = Reading(self._read_what_is_seen(modality, x, mask), None)
                 continue
 
             def read(mask: Tensor, x: Tensor, modality: Modality = modality, length: int = x.shape[1]) -> Any:
@@ -280,8 +280,8 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
 
     def _read_pairs(self, both: Inputs, modality: Modality, with_features: bool) -> Reading:
         """Eq. 1 for utterances and, behind them, the same ones before corruption: once where nothing was erased."""
-        # Dropout would make two of one; and on a GPU, to ask which are equal would wait for the device.
-        if not self.reads_pairs_once or self._drops_out(modality) or both.text.device.type != "cpu":
+        # Dropout would make two of one.
+        if not self.reads_pairs_once or self._drops_out(modality) or not can_ask(both.text):
             return self._read(both, (modality,), with_features)[modality]
         x, _ = steps(both, modality)
         corrupted, complete = x.chunk(2)
@@ -296,8 +296,15 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
         """Whether reading a modality twice gives two results."""
         if not self.training:
             return False
-        in_encoder = modality == "text" and self.text_encoder is not None and self.text_encoder.drops_out
-        return in_encoder or self.config.dropout > 0
+        return self.config.dropout > 0 or (modality == "text" and self.text_drops_out)
+
+    def _read_what_is_seen(self, modality: Modality, x: Tensor, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B K D"]:
+        """Eq. 1 without what attention does not see, and of equal texts once."""
+        read = partial(by_length, partial(self._read_seen, modality))
+        sequences = seen_first(self.attended(x, mask), x)
+        is_repeated = x.dim() == 2 and not self._drops_out(modality)
+        tokens: Tensor = (by_distinct(read, *sequences) if is_repeated else read(*sequences))[0]
+        return tokens
 
     def _read_seen(
         self, modality: Modality, seen: Bool[Tensor, "B T"], x: Tensor, places: Int64[Tensor, "B T"]
@@ -307,9 +314,8 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
         return (self.embeddings[modality](features, seen, places),)
 
     def _leaves_out_erased(self, modality: Modality, x: Tensor) -> bool:
-        # Not on a GPU, where to ask how many steps are seen would wait for the device.
         is_unseen = self._is_masked and bool(self.config.mask_erased)
-        return is_unseen and x.device.type == "cpu" and x.shape[1] > 0 and self.can_leave_out(modality)
+        return is_unseen and can_ask(x) and x.shape[1] > 0 and self.can_leave_out(modality)
 
     def _reconstruction_error(
         self, corrupted: Inputs, complete: Inputs, read: dict[Modality, Reading], language: Reading

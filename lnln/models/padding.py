@@ -17,6 +17,17 @@ from lnln.data.schema import MODALITIES, Modality
 # 16 compute 21 tokens instead of 45; smaller ones save little more and make small matrices.
 GROUP_SIZE = 16
 
+# A compiled graph cannot ask a class for its fields.
+_FIELDS = tuple(field.name for field in fields(Inputs))
+
+
+def can_ask(x: Tensor) -> bool:
+    """Whether what `x` holds may decide what is computed.
+
+    Not on a GPU, where that waits for all that was asked for before, nor in a graph that is compiled for any content.
+    """
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
 
 def steps(inputs: Inputs, modality: Modality) -> tuple[Tensor, Tensor]:
     """The steps of one modality (B, T, ...) and their mask (B, T)."""
@@ -33,19 +44,19 @@ def leave_out(inputs: Inputs, kept: Collection[str]) -> Inputs:
 def fit(inputs: Inputs, max_lengths: Mapping[str, int], *, trim: bool) -> Inputs:
     """Every modality at the length it is computed at: longer inputs are cut at `max_lengths`.
 
-    trim: no longer than the longest real input of the batch, for models that leave padding out. Otherwise every
-    modality is padded to its `max_lengths`, as the published model does, which attends to its padding.
-    Text keeps at least one step, since its encoder needs one.
+    trim: no longer than the longest real input of the batch, for models that leave padding out; on a GPU no longer than
+    it is, which whoever made it took care of. Otherwise every modality is padded to its `max_lengths`, as the published
+    model does, which attends to its padding. Text keeps at least one step, since its encoder needs one.
     """
     lengths = dict(max_lengths)
     if trim:
-        masks = (inputs.text_mask, inputs.audio_mask, inputs.vision_mask)
-        longest = torch.stack([mask.any(dim=0).sum() for mask in masks]).tolist()  # one wait for the device, not three
-        for modality, length in zip(MODALITIES, longest, strict=True):
-            lengths[modality] = min(lengths[modality], length)
+        for modality in MODALITIES:
+            _, mask = steps(inputs, modality)
+            longest = int(mask.any(dim=0).sum()) if can_ask(mask) else mask.shape[1]
+            lengths[modality] = min(lengths[modality], longest)
     lengths["text"] = max(1, lengths["text"])
     # The fields are called after their modality: text, text_mask, audio, ...
-    return Inputs(**{f.name: resize(getattr(inputs, f.name), lengths[f.name.split("_")[0]]) for f in fields(Inputs)})
+    return Inputs(**{name: resize(getattr(inputs, name), lengths[name.split("_")[0]]) for name in _FIELDS})
 
 
 def by_length(read: Callable[..., tuple[Tensor, ...]], mask: Tensor, *sequences: Tensor) -> tuple[Tensor, ...]:
@@ -53,9 +64,9 @@ def by_length(read: Callable[..., tuple[Tensor, ...]], mask: Tensor, *sequences:
     without the padding that a group does not need. For a `read` that leaves padding out, so that each row's result is
     the same; what it returns has B rows and a shape that does not hang on T.
 
-    On a GPU all rows are one group: to ask for lengths would wait for the device, which has cores to spare.
+    On a GPU, which has cores to spare, and in a compiled graph all rows are one group.
     """
-    if mask.device.type != "cpu" or len(mask) <= GROUP_SIZE:
+    if not can_ask(mask) or len(mask) <= GROUP_SIZE:
         return read(mask, *sequences)
     lengths = mask.sum(dim=1)
     order = lengths.argsort(stable=True)
@@ -82,16 +93,16 @@ def seen_first(
 def concatenate(first: Inputs, second: Inputs) -> Inputs:
     """The utterances of both, one after the other: one pass through the encoders costs less than two."""
     values: dict[str, Tensor] = {}
-    for field in fields(Inputs):
-        pair = [getattr(first, field.name), getattr(second, field.name)]
+    for name in _FIELDS:
+        pair = [getattr(first, name), getattr(second, name)]
         length = max(x.shape[1] for x in pair)
-        values[field.name] = torch.cat([resize(x, length) for x in pair])
+        values[name] = torch.cat([resize(x, length) for x in pair])
     return Inputs(**values)
 
 
 def take(inputs: Inputs, rows: Int64[Tensor, " N"]) -> Inputs:
     """The utterances at `rows`, in that order."""
-    return Inputs(**{field.name: getattr(inputs, field.name)[rows] for field in fields(Inputs)})
+    return Inputs(**{name: getattr(inputs, name)[rows] for name in _FIELDS})
 
 
 def resize(x: Tensor, length: int) -> Tensor:

@@ -8,6 +8,7 @@ B utterances, T steps of text, H width of their features.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from jaxtyping import Bool, Float, Int64
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from lnln.batches import Inputs
 from lnln.models.base import SentimentModel
+from lnln.models.distinct import by_distinct
 from lnln.models.output import Output
-from lnln.models.padding import by_length, fit, seen_first
+from lnln.models.padding import by_length, can_ask, fit, seen_first
 from lnln.models.sizes import max_text_length
 
 DROPOUT = 0.1
@@ -42,18 +44,15 @@ class TextOnly(SentimentModel):
         mask, x = inputs.text_mask, inputs.text
         seen = self.attended(x, mask)
         if self.can_leave_out("text"):
-            seen, x, places = seen_first(seen, x)
-            (mean,) = by_length(self._mean, seen, seen, x, places)
+            read, sequences = partial(by_length, self._mean), seen_first(seen, x)
+            is_repeated = x.dim() == 2 and can_ask(x) and not self.text_drops_out
+            (mean,) = by_distinct(read, *sequences) if is_repeated else read(*sequences)
         else:
-            (mean,) = by_length(self._mean, mask, seen, x)
+            (mean,) = by_length(lambda _, *sequences: self._mean(*sequences), mask, seen, x)
         return Output(self.head(self.dropout(mean)).squeeze(-1))
 
     def _mean(
-        self,
-        _: Bool[Tensor, "B T"],
-        seen: Bool[Tensor, "B T"],
-        x: Tensor,
-        places: Int64[Tensor, "B T"] | None = None,
+        self, seen: Bool[Tensor, "B T"], x: Tensor, places: Int64[Tensor, "B T"] | None = None
     ) -> tuple[Float[Tensor, "B H"]]:
         features = self.read_text(x, seen, places).masked_fill(~seen[:, :, None], 0.0)
         return (features.sum(dim=1) / seen.sum(dim=1, keepdim=True).clamp(min=1),)

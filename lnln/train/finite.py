@@ -37,7 +37,7 @@ class FiniteWatch:
     _steps: list[_Step] = field(default_factory=list)
 
     def add(self, number: int, utterance_ids: list[str], terms: Mapping[str, Tensor], norm: Tensor) -> None:
-        """Note step `number` (from 0): loss terms per utterance and the norm of the gradient."""
+        """Note step `number` (from 0): loss terms per utterance, `total` among them, and the norm of the gradient."""
         values = torch.stack([term.detach() for term in terms.values()])
         self._steps.append(_Step(number, utterance_ids, list(terms), values, norm.detach()))
         if len(self._steps) == CHECK_EVERY:
@@ -57,13 +57,20 @@ class FiniteWatch:
         where = f"step {first.number + 1} of epoch {self.epoch + 1}"
         advice = "the last checkpoint stays; lower train.learning_rate or look at these utterances"
         if not found:
-            raise RefusedError(f"the gradient of {where} is not finite though its losses are; {advice}")
-        terms = sorted({name for entry in found for name in entry})
-        names = sorted({name for entry in found for ids in entry.values() for name in ids})
-        more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-        raise RefusedError(
-            f"the loss is not finite in {where}: {', '.join(terms)} of {', '.join(names[:NUM_NAMED])}{more}; {advice}"
-        )
+            names = {name for ids in self.ranks.gather(first.utterance_ids) for name in ids}
+            raise RefusedError(
+                f"the gradient of {where} is not finite though its losses are, those of {_shown(names)}; {advice}"
+            )
+        terms = {name for entry in found for name in entry}
+        names = {name for entry in found for ids in entry.values() for name in ids}
+        # The total is no news where a term of it is not finite; alone it means a weight that is too large.
+        shown = ", ".join(sorted(terms - {"total"} or terms))
+        raise RefusedError(f"the loss is not finite in {where}: {shown} of {_shown(names)}; {advice}")
+
+
+def _shown(utterance_ids: set[str]) -> str:
+    first = ", ".join(sorted(utterance_ids)[:NUM_NAMED])
+    return f"{first} and {len(utterance_ids) - NUM_NAMED} more" if len(utterance_ids) > NUM_NAMED else first
 
 
 def _broken_terms(step: _Step) -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ continues from the newest checkpoint that Ray knows and ends with the scores it 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -30,16 +31,20 @@ from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.progress import line
 from lnln.runs import Run, absence, damaged_run_files, is_finished, load_run, run_folder, run_id_for, run_record
+from lnln.train.failures import reason_of, refusal
 from lnln.train.progress import following
 from lnln.train.session import cluster_address, ray_session
 
 if TYPE_CHECKING:
     from ray.train import Result, UserCallback
-    from ray.train.torch import TorchTrainer
+
+    from lnln.train.recovery import RecoveringTrainer
 
 # Splits that together take no more than this in the store are read whole before anything starts, in a second or two.
 # What is wrong with the features of larger ones is for the workers to find.
 CHECKED_BYTES = 256 << 20
+
+PATIENCE_VARIABLE = "LNLN_PATIENCE_SECONDS"
 
 
 def train(
@@ -47,38 +52,54 @@ def train(
     corpus: str,
     config: Config,
     *,
-    num_workers: int = 1,
+    num_workers: int | tuple[int, int] = 1,
     use_gpu: bool | None = None,
+    gpus_per_worker: float = 1.0,
     config_name: str | None = None,
+    num_threads: int | None = None,
     progress: Callable[[str], None] | None = line,
 ) -> Run:
     """Train `config` on `corpus`, or continue, or return what was trained before; its files are put back if damaged.
 
-    use_gpu: None for a GPU per worker where there are as many. config_name: for the record, where the config came from.
+    num_workers: a pair is the fewest and the most; Ray starts as many as there is room for, and again from the newest
+    checkpoint when that changes. use_gpu: None for a GPU per worker where there are as many. gpus_per_worker: the share
+    of one that a run of a single worker takes. config_name: for the record, where the config came from.
     progress: takes a line when something is done; None for silence.
-    Each worker computes with OMP_NUM_THREADS threads where that is set, else with its share of its machine's cores.
+    Each worker computes with OMP_NUM_THREADS threads where that is set, else with num_threads, else with its share of
+    its machine's cores.
     Raises RefusedError for what cannot be trained: unknown corpus, a split without (labelled) utterances, features that
     are not finite, an encoder that is none or does not know the corpus's vocabulary, GPUs that are not there, a loss
     that stops being a number. What is refused before its first epoch has ended leaves no run.
     """
     manifest = read_features(store, corpus)
     run_id = run_id_for(config, corpus, manifest)
-    if _is_whole(store, run_id):
+    if is_whole(store, run_id):
         return load_run(store, run_id)
-    check(store, manifest, config, num_workers, use_gpu)
+    check(store, manifest, config, num_workers, use_gpu, gpus_per_worker)
     folder = run_folder(run_id)
     with only_one(store, folder, f"run {run_id}"):
-        if not _is_whole(store, run_id):  # by the process that held the lock before
+        if not is_whole(store, run_id):  # by the process that held the lock before
             store.remove(f"{folder}/result.json")
             try:
-                _train(store, manifest, config, run_id, num_workers, use_gpu, config_name, progress)
+                _train(
+                    store,
+                    manifest,
+                    config,
+                    run_id,
+                    num_workers,
+                    use_gpu,
+                    gpus_per_worker,
+                    config_name,
+                    num_threads,
+                    progress,
+                )
             except RefusedError:
                 _remove_untrained(store, folder)
                 raise
     return load_run(store, run_id)
 
 
-def _is_whole(store: Store, run_id: str) -> bool:
+def is_whole(store: Store, run_id: str) -> bool:
     """Finished, and its model as it was. A damaged one is exported again, from the checkpoint that was kept."""
     return is_finished(store, run_id) and not damaged_run_files(store, load_run(store, run_id))
 
@@ -97,9 +118,11 @@ def _train(
     manifest: FeatureManifest,
     config: Config,
     run_id: str,
-    num_workers: int,
+    num_workers: int | tuple[int, int],
     use_gpu: bool | None,
+    gpus_per_worker: float,
     config_name: str | None,
+    num_threads: int | None,
     progress: Callable[[str], None] | None,
 ) -> None:
     """From `run.json` to `result.json`."""
@@ -109,11 +132,14 @@ def _train(
     from lnln.train.controller import mend_state, remove_orphans
     from lnln.train.published_selection import prune_weights
 
-    mend_state(store, folder)
+    damage = mend_state(store, folder)
     absent = manifest.absent_modalities()
-    if absent and progress is not None:
-        progress(absence(manifest.corpus, absent))
-    with ray_session(num_workers):
+    if progress is not None:
+        if damage is not None:
+            progress(f"{damage}; going back to an earlier one")
+        if absent:
+            progress(absence(manifest.corpus, absent))
+    with ray_session(worker_range(num_workers)[1]), _refusing(run_id):
         trainer = build_trainer(
             store,
             manifest.corpus,
@@ -122,23 +148,30 @@ def _train(
             storage="runs",
             num_workers=num_workers,
             use_gpu=use_gpu,
+            gpus_per_worker=gpus_per_worker,
             feature_id=manifest.feature_id,
             folder=folder,
-            num_threads=chosen_threads(),
+            num_threads=chosen_threads() or num_threads,
         )
-        with following(store, folder, config, num_workers, progress), _refusing(run_id):
+        with following(store, folder, config, num_workers, progress):
             result = trainer.fit()
-    found = {**_summary(result, num_workers), "absent_modalities": list(absent)}
+    found = {**_summary(result), "absent_modalities": list(absent)}
     store.write_json(f"{folder}/result.json", found)
-    remove_orphans(store, folder)
+    remove_orphans(store, folder, [found["best_epoch"], len(found["history"])])
     if config.train.selection == "published":
         prune_weights(store, folder, found["history"], is_over=True)
 
 
-def check(store: Store, manifest: FeatureManifest, config: Config, num_workers: int, use_gpu: bool | None) -> None:
+def check(
+    store: Store,
+    manifest: FeatureManifest,
+    config: Config,
+    num_workers: int | tuple[int, int],
+    use_gpu: bool | None,
+    gpus_per_worker: float = 1.0,
+) -> None:
     """RefusedError for what can be known before anything is started."""
-    if num_workers < 1:
-        raise RefusedError(f"the number of workers must be 1 or more, got {num_workers}")
+    _check_workers(num_workers, gpus_per_worker)
     needed: list[Split] = ["train", "valid"]
     if config.train.selection == "published":
         needed.append("test")
@@ -159,7 +192,12 @@ def check(store: Store, manifest: FeatureManifest, config: Config, num_workers: 
     _check_encoder(manifest, config)
     if config.corruption.protocol == "noise":
         NoiseSource.of(manifest)  # refuses before Ray starts what it could not draw
-    _check_gpus(num_workers, use_gpu)
+    _check_gpus(num_workers, use_gpu, gpus_per_worker)
+
+
+def worker_range(num_workers: int | tuple[int, int]) -> tuple[int, int]:
+    """The fewest and the most workers."""
+    return num_workers if isinstance(num_workers, tuple) else (num_workers, num_workers)
 
 
 def _how_to_fill(manifest: FeatureManifest) -> str:
@@ -177,40 +215,47 @@ def build_trainer(
     *,
     name: str,
     storage: str,
-    num_workers: int = 1,
+    num_workers: int | tuple[int, int] = 1,
     use_gpu: bool | None = None,
+    gpus_per_worker: float = 1.0,
     callbacks: Sequence[UserCallback] = (),
     feature_id: str | None = None,
     folder: str | None = None,
     num_threads: int | None = None,
-) -> TorchTrainer:
+) -> RecoveringTrainer:
     """The training of `config` as Ray wants it; Ray must be initialised.
 
     name, storage: Ray keeps what it knows under `<storage>/<name>` of the store, where an equal call continues.
     feature_id: default: the features in use. folder: of a run, which gets its history, checkpoints to continue from
     and in the end its model; None for a trial, which only reports scores. num_threads: of each worker, None for its
-    share of its machine's cores.
+    share of its machine's cores. Failures of workers are answered by `lnln.train.recovery`.
     """
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train import CheckpointConfig, RunConfig, ScalingConfig
 
     from lnln.train.controller import RunNotes
+    from lnln.train.recovery import RecoveringTrainer, Recovery
     from lnln.train.worker import TrainJob, train_worker
 
-    num_gpus = int(ray.cluster_resources().get("GPU", 0))
-    if use_gpu and num_gpus < num_workers:
-        raise RefusedError(f"{num_workers} workers need a GPU each, Ray has {num_gpus}")
+    fewest, most = worker_range(num_workers)
+    num_gpus = ray.cluster_resources().get("GPU", 0.0)
+    has_gpus = num_gpus >= fewest * gpus_per_worker
+    if _insists_on_gpus(use_gpu, gpus_per_worker) and not has_gpus:
+        raise RefusedError(f"{_gpu_need(fewest, gpus_per_worker)}, Ray has {num_gpus:g}")
+    takes_gpus = has_gpus if use_gpu is None else use_gpu
     if feature_id is None:
         feature_id = read_features(store, corpus).feature_id
-    job = TrainJob(store.url, corpus, feature_id, config, folder, num_threads)
+    job = TrainJob(store.url, corpus, feature_id, config, folder, num_threads, patience_seconds())
     filesystem, path = store.arrow(storage)
     notes: list[Any] = [] if folder is None else [RunNotes(store.url, folder)]
-    return TorchTrainer(
-        train_worker,  # type: ignore[arg-type]
+    return RecoveringTrainer(
+        train_worker,
+        policy=Recovery(store.url, folder, (fewest, most)),
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(
-            num_workers=num_workers, use_gpu=num_gpus >= num_workers if use_gpu is None else use_gpu
+            num_workers=fewest if fewest == most else (fewest, most),  # type: ignore[arg-type]
+            use_gpu=takes_gpus,
+            resources_per_worker={"GPU": gpus_per_worker} if takes_gpus else None,
         ),
         run_config=RunConfig(
             name=name,
@@ -221,10 +266,6 @@ def build_trainer(
                 num_to_keep=max(1, config.train.num_checkpoints - 1),
                 checkpoint_score_attribute="selected_epoch",
                 checkpoint_score_order="max",
-            ),
-            # A cluster loses machines; here a failure is one, and would be again.
-            failure_config=FailureConfig(  # type: ignore[call-arg]
-                max_failures=3 if cluster_address() else 0, controller_failure_limit=0
             ),
             callbacks=[*notes, *callbacks],  # type: ignore[list-item]
         ),
@@ -240,28 +281,19 @@ def chosen_threads() -> int | None:
     return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
-def refusal(error: BaseException) -> RefusedError | None:
-    """The refusal that a worker raised and Ray wrapped, if `error` is or holds one."""
-    seen: list[BaseException] = [error]
-    while seen:
-        current = seen.pop()
-        if isinstance(current, RefusedError):
-            return current
-        inner = [current.__cause__, getattr(current, "_base_exc", None), getattr(current, "controller_failure", None)]
-        inner += getattr(current, "worker_failures", {}).values()
-        seen += [each for each in inner if isinstance(each, BaseException)]
-    return None
+def patience_seconds() -> float:
+    """How long a run waits for a store that is full or away, as LNLN_PATIENCE_SECONDS says, else ten minutes.
 
-
-def reason_of(error: BaseException) -> str:
-    """Why a training failed, in one line: a refusal, else the last line of each worker's error, else of `error`."""
-    refused = refusal(error)
-    if refused is not None:
-        return " ".join(str(refused).split())
-    failures = getattr(error, "worker_failures", {})
-    causes = [f"worker {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items())]
-    name, line = type(error).__name__, _last_line(error)
-    return "; ".join(causes) or (line if line == name else f"{name}: {line}")
+    Asked here and not by the worker, which may be on another machine.
+    """
+    text = os.environ.get(PATIENCE_VARIABLE) or "600"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise RefusedError(f"{PATIENCE_VARIABLE} must be a number of seconds from 0 on, got {text!r}")
+    return seconds
 
 
 @contextmanager
@@ -269,13 +301,14 @@ def _refusing(run_id: str) -> Iterator[None]:
     """Ray's errors as ours, and Ctrl-C as Python means it: Ray takes that signal and ends with SystemExit."""
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if in_main else None
+    from ray.exceptions import RayError
     from ray.train import TrainingFailedError
 
     try:
         yield
     except SystemExit:
         raise KeyboardInterrupt from None
-    except TrainingFailedError as error:
+    except (TrainingFailedError, RayError, OSError) as error:
         if refusal(error) is not None:
             raise RefusedError(reason_of(error)) from None
         raise RefusedError(
@@ -286,11 +319,7 @@ def _refusing(run_id: str) -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
-
-
-def _summary(result: Result, num_workers: int) -> dict[str, Any]:
+def _summary(result: Result) -> dict[str, Any]:
     """result.json: what the workers found, and what they ran on."""
     found: dict[str, Any] = dict(result.return_value)  # type: ignore[attr-defined]
     history = found["history"]
@@ -298,7 +327,6 @@ def _summary(result: Result, num_workers: int) -> dict[str, Any]:
     return {
         **found,
         "validation": history[found["best_epoch"] - 1]["validation"],
-        "num_workers": num_workers,
         "seconds": round(seconds, 3),
         "versions": {"lnln": __version__, **{package: version(package) for package in ("torch", "ray")}},
     }
@@ -312,16 +340,47 @@ def _checked_labels(store: Store, manifest: FeatureManifest, split: Split, is_sm
 
 
 def _check_encoder(manifest: FeatureManifest, config: Config) -> None:
+    from lnln.models.base import check_frozen
     from lnln.models.text_encoder import check_vocabulary
 
     spec = manifest.spec()
+    check_frozen(spec, config.train)
     if not spec.text_dim:
         check_vocabulary(config.model.text_encoder, spec.tokenizer, spec.vocabulary_size, spec.unknown_id)
 
 
-def _check_gpus(num_workers: int, use_gpu: bool | None) -> None:
+def _check_workers(num_workers: int | tuple[int, int], gpus_per_worker: float) -> None:
+    fewest, most = worker_range(num_workers)
+    if fewest < 1:
+        raise RefusedError(f"the number of workers must be 1 or more, got {fewest}")
+    if fewest > most:
+        raise RefusedError(f"the number of workers goes from the fewest to the most, got {fewest} to {most}")
+    if not 0 < gpus_per_worker <= 1:
+        raise RefusedError(f"a worker takes one GPU or a share of one, above 0 and up to 1, got {gpus_per_worker:g}")
+    if gpus_per_worker < 1 and most > 1:
+        raise RefusedError(
+            f"workers of one run cannot share a GPU (NCCL takes one process for each), got {most} workers with "
+            f"{gpus_per_worker:g} GPUs each; use 1 worker, or 1 GPU for each"
+        )
+
+
+def _check_gpus(num_workers: int | tuple[int, int], use_gpu: bool | None, gpus_per_worker: float) -> None:
     import ray
     import torch
 
-    if use_gpu and not cluster_address() and not ray.is_initialized() and torch.cuda.device_count() < num_workers:
-        raise RefusedError(f"{num_workers} workers need a GPU each, this machine has {torch.cuda.device_count()}")
+    fewest = worker_range(num_workers)[0]
+    if _insists_on_gpus(use_gpu, gpus_per_worker) and not cluster_address() and not ray.is_initialized():
+        num_gpus = torch.cuda.device_count()
+        if num_gpus < fewest * gpus_per_worker:
+            raise RefusedError(f"{_gpu_need(fewest, gpus_per_worker)}, this machine has {num_gpus}")
+
+
+def _insists_on_gpus(use_gpu: bool | None, gpus_per_worker: float) -> bool:
+    """Whoever wants a share of a GPU does not want none."""
+    return gpus_per_worker < 1 if use_gpu is None else use_gpu
+
+
+def _gpu_need(num_workers: int, gpus_per_worker: float) -> str:
+    if gpus_per_worker < 1:
+        return f"1 worker needs {gpus_per_worker:g} of a GPU"
+    return "1 worker needs a GPU" if num_workers == 1 else f"{num_workers} workers need a GPU each"

@@ -5,7 +5,8 @@
     loop.restore(checkpoint)                          # and goes on exactly as if it had never stopped
 
 Every epoch seeds torch by (seed, epoch, rank), so what a run does next hangs on its checkpoint alone. The gradient is
-that of the whole batch over all workers, so their number changes the curve by no more than rounding, dropout aside.
+that of the whole batch over all workers and all parts of their shares (`train.accumulation_steps`), so the number of
+either changes the curve by no more than rounding, dropout aside: each worker and part draws its own.
 Scores are those of float32 whatever `train.precision` is: what selects a model is what `lnln evaluate` finds of it.
 """
 
@@ -21,16 +22,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.parallel import DistributedDataParallel
 
-from lnln.batches import Batch, EvaluationBatches, TrainBatches
+from lnln.batches import Batch, EvaluationBatches, TrainBatches, split_batch
 from lnln.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from lnln.config import Config, Rate
 from lnln.corruption import format_rate
 from lnln.errors import RefusedError
 from lnln.losses import loss_terms, total_loss
 from lnln.metrics import score
+from lnln.models import SentimentModel
 from lnln.train.average import WeightAverage
+from lnln.train.compiled import compile_model
+from lnln.train.distributed import distributed, sending
 from lnln.train.finite import FiniteWatch
 from lnln.train.published_selection import SelectionSplit
 from lnln.train.ranks import Ranks
@@ -40,14 +43,14 @@ from lnln.train.schedule import rate_factor
 class Loop:
     """One worker of one run.
 
-    model: on `device`. labels: (N,) of the validation utterances, NaN where unlabelled. test: scored after every epoch
-    too, for the record alone (`train.selection: published`).
+    model: on `device`; what `train.frozen` names is frozen here. labels: (N,) of the validation utterances, NaN where
+    unlabelled. test: scored after every epoch too, for the record alone (`train.selection: published`).
     history: one JSON-able record per finished epoch. best_epoch: from 1, 0 before the first.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: SentimentModel,
         config: Config,
         train: TrainBatches,
         validation: EvaluationBatches,
@@ -61,8 +64,10 @@ class Loop:
         self._model, self._train, self._validation = model, train, validation
         self._labels, self._label_range, self._ranks, self._device = labels, label_range, ranks, device
         self._test = test
-        self._forward = _distributed(model, device) if ranks.world > 1 else model
-        groups = model.parameter_groups(config.train)  # type: ignore[operator]
+        model.freeze(config.train)
+        compile_model(model, config.train)
+        self._forward = distributed(model, config.train, device, ranks)
+        groups = model.parameter_groups(config.train)
         self._optimizer = torch.optim.AdamW(groups, fused=device.type in ("cpu", "cuda"))
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         decay = config.train.average_decay
@@ -134,7 +139,7 @@ class Loop:
         factor = 0.0
         for step, batch in enumerate(self._train.epoch(epoch)):
             factor = rate_factor(train, len(self._train), epoch, step)
-            terms, total = self._backward(batch, self._train.size(step))
+            terms = self._backward(batch, self._train.size(step))
             # Without a limit this only measures the norm.
             norm = nn.utils.clip_grad_norm_(self._model.parameters(), train.clip_norm or math.inf)
             watch.add(step, batch.utterance_ids, terms, norm)
@@ -144,24 +149,36 @@ class Loop:
             self._optimizer.zero_grad(set_to_none=True)
             if self._average is not None:
                 self._average.update(self._model, epoch * len(self._train) + step)
-            for name, term in {"total": total, **terms}.items():
-                value = (batch.weight * term.detach()).sum(dtype=torch.float64)
+            for name, term in terms.items():
+                value = (batch.weight * term).sum(dtype=torch.float64)
                 sums[name] = sums[name] + value if name in sums else value
         watch.check()
         num_utterances = sum(self._train.size(step) for step in range(len(self._train)))
         means = self._ranks.sum(torch.stack(list(sums.values()))) / num_utterances
         return dict(zip(sums, means.tolist(), strict=True)), train.learning_rate * factor
 
-    def _backward(self, batch: Batch, num_utterances: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Loss terms per utterance, their weighted total per utterance, and this worker's share of the gradient."""
+    def _backward(self, batch: Batch, num_utterances: int) -> dict[str, Tensor]:
+        """This worker's share of the gradient, part by part; loss terms per utterance, their weighted total first.
+
+        num_utterances: of the step, over all workers.
+        """
+        parts = split_batch(batch, self.config.train.accumulation_steps)
+        found = []
+        for part in parts:
+            with sending(self._forward, is_last=part is parts[-1]):
+                found.append(self._backward_part(part, num_utterances))
+        return {name: torch.cat([terms[name] for terms in found]) for name in found[0]}
+
+    def _backward_part(self, part: Batch, num_utterances: int) -> dict[str, Tensor]:
         with self._precision():
-            output = self._forward(batch.corrupted, batch.complete)
+            output = self._forward(part.corrupted, part.complete)
         loss = self.config.loss
-        terms = loss_terms(output, batch, loss)
-        # Workers' gradients are averaged, hence the division by their number.
-        total_loss(terms, batch.weight, loss, num_utterances / self._ranks.world).backward()
-        weighted = [getattr(loss, name) * term.detach() for name, term in terms.items()]
-        return terms, torch.stack(weighted).sum(dim=0)
+        terms = loss_terms(output, part, loss)
+        # Workers' gradients are averaged, hence the division by their number; those of parts are summed.
+        total_loss(terms, part.weight, loss, num_utterances / self._ranks.world).backward()
+        total = torch.stack([getattr(loss, name) * term.detach() for name, term in terms.items()]).sum(dim=0)
+        # Copies, since the next part of a compiled model may be computed where this one's output lies.
+        return {"total": total, **{name: term.detach().clone() for name, term in terms.items()}}
 
     def _score(self, batches: EvaluationBatches, labels: NDArray[np.float32], what: str) -> dict[str, dict[str, float]]:
         """Metrics by missing rate, of the weights that would be kept; the same on all workers."""
@@ -201,18 +218,3 @@ class Loop:
 def _rate_name(rate: Rate) -> str:
     """The key of a rate in a run's record."""
     return format_rate(rate) if isinstance(rate, tuple) else str(rate)
-
-
-def _distributed(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model` with gradients averaged over the workers.
-
-    find_unused_parameters keeps the order in which gradients are summed from changing after the first step: a run that
-    is continued begins with a first step of its own, and has to round as the uninterrupted one does.
-    """
-    return DistributedDataParallel(
-        model,
-        device_ids=[device] if device.type == "cuda" else None,
-        find_unused_parameters=True,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )

@@ -19,18 +19,23 @@ POLL_SECONDS = 1.0
 
 @contextmanager
 def following(
-    store: Store, folder: str, config: Config, num_workers: int, progress: Callable[[str], None] | None
+    store: Store,
+    folder: str,
+    config: Config,
+    num_workers: int | tuple[int, int],
+    progress: Callable[[str], None] | None,
 ) -> Iterator[None]:
-    """While inside, hand `progress` a line for each epoch that ends."""
-    from lnln.train.controller import read_history
+    """While inside, hand `progress` a line for each epoch that ends, and for all that the run has to say."""
+    from lnln.train.controller import newest_epoch, read_history
+    from lnln.train.notices import take_notices
 
     if progress is None:
         yield
         return
-    done = len(read_history(store, folder))
+    take_notices(store.url, folder)  # of an earlier run on the same cluster
+    done = newest_epoch(store, folder)
     begin = f"continuing after epoch {done}" if done else "starting"
-    workers = "1 worker" if num_workers == 1 else f"{num_workers} workers"
-    progress(f"{folder}: {begin} with {workers}")
+    progress(f"{folder}: {begin} with {_workers(num_workers)}")
     ended = threading.Event()
 
     def follow() -> None:
@@ -41,9 +46,12 @@ def following(
                 history = read_history(store, folder)
             except RefusedError:  # an unreachable store is the workers' to report
                 history = []
-            for record in history[shown:]:
-                progress(epoch_line(record, config.train.epochs))
-            shown = max(shown, len(history))
+            for record in history:
+                if record["epoch"] > shown:
+                    progress(epoch_line(record, config.train.epochs))
+                    shown = record["epoch"]
+            for notice in take_notices(store.url, folder):
+                progress(notice)
             if is_last:
                 return
 
@@ -54,6 +62,12 @@ def following(
     finally:
         ended.set()
         thread.join()
+
+
+def _workers(num_workers: int | tuple[int, int]) -> str:
+    if isinstance(num_workers, tuple):
+        return f"{num_workers[0]} to {num_workers[1]} workers"
+    return "1 worker" if num_workers == 1 else f"{num_workers} workers"
 
 
 def epoch_line(record: dict[str, Any], epochs: int) -> str:

@@ -10,7 +10,6 @@ newest checkpoint that is known, finds all that its history refers to.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from lnln.data.manifest import FeatureManifest
 from lnln.data.shards import read_split
 from lnln.data.store import Store
 from lnln.runs import SELECTION_RATE, selected_on_test, selection_file, selection_folder
+from lnln.train.leftovers import temporary_folder
 from lnln.train.ranks import Ranks
 from lnln.views import Views
 
@@ -63,7 +63,7 @@ def keep_weights(store: Store, folder: str, history: Sequence[dict[str, Any]], w
     record = history[-1]
     if record["epoch"] not in selected_on_test(history).values():
         return
-    with tempfile.TemporaryDirectory(prefix="lnln-") as temporary:
+    with temporary_folder(folder) as temporary:
         path = Path(temporary) / selection_file(record["epoch"])
         save_weights(path, weights)
         store.upload(path, f"{selection_folder(folder)}/{path.name}")

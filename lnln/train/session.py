@@ -61,14 +61,15 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         if ray.is_initialized():
             yield
             return
-        if address:
-            _join(address)
-        else:
-            _start_alone(num_cpus)
-        try:
-            yield
-        finally:
-            ray.shutdown()
+        with _quiet_driver():
+            if address:
+                _join(address)
+            else:
+                _start_alone(num_cpus)
+            try:
+                yield
+            finally:
+                ray.shutdown()
 
 
 def _join(address: str) -> None:
@@ -116,6 +117,19 @@ def _start_alone(num_cpus: int) -> None:
         )
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _quiet_driver() -> Iterator[None]:
+    """Of a process that is lost Ray says a paragraph, on standard output; what it means to the run is said by us."""
+    from ray._private import worker
+
+    before = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 @contextmanager

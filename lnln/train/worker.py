@@ -7,27 +7,33 @@ often. What Ray knows of a run is what it was told there, and a run continues fr
 from __future__ import annotations
 
 import os
-import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import ray.train.torch
 import torch
+from ray.train import CheckpointUploadMode
 from torch import nn
 
 from lnln.batches import EvaluationBatches, TrainBatches
-from lnln.checkpoint import describe_file, load_checkpoint, save_checkpoint, save_model
+from lnln.checkpoint import describe_file, load_checkpoint, save_checkpoint, save_model, upload_checkpoint
 from lnln.config import Config
 from lnln.corruption import evaluation_views
 from lnln.data.manifest import FeatureManifest, read_features
 from lnln.data.shards import read_split
 from lnln.data.store import Store
-from lnln.models import build_model
+from lnln.errors import RefusedError, StoreFailedError
+from lnln.models import SentimentModel, build_model
+from lnln.train.controller import checkpoint_name
+from lnln.train.leftovers import remove_leftovers, temporary_folder
 from lnln.train.loop import Loop
 from lnln.train.published_selection import keep_weights, selection_split
 from lnln.train.ranks import Ranks
+from lnln.train.saving import Patience
 from lnln.views import Views
 
 
@@ -37,6 +43,7 @@ class TrainJob:
 
     folder: of the run in the store, where what it ends with goes; None: nowhere, and no checkpoints are kept (a trial).
     num_threads: of each worker; None: the cores of its machine are divided among the workers there.
+    patience_seconds: how long a write to the store is tried again.
     """
 
     store_url: str
@@ -45,6 +52,7 @@ class TrainJob:
     config: Config
     folder: str | None
     num_threads: int | None = None
+    patience_seconds: float = 600.0
 
     @property
     def looks_at_test(self) -> bool:
@@ -66,36 +74,35 @@ def train_worker(arguments: dict[str, TrainJob]) -> dict[str, Any]:
     model = build_model(job.config.model, manifest.spec(), {str(m): s for m, s in manifest.statistics.items()}).to(
         device
     )
+    if job.folder is not None and ranks.is_first:
+        remove_leftovers(job.folder)
     loop = _loop(model, job, store, manifest, ranks, device)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             loop.restore(load_checkpoint(Path(folder)))
     for record in loop.epochs():
-        if job.folder is not None and job.looks_at_test and ranks.is_first:
-            keep_weights(store, job.folder, loop.history, loop.selected)
-        _report(loop, record, ranks, keep=job.folder is not None)
+        _report(loop, record, job, store, ranks)
     result: dict[str, Any] = {
         "history": loop.history,
         "best_epoch": loop.best_epoch,
         "score": loop.best_score,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "num_workers": ranks.world,
         "device": device.type,
         "num_threads": torch.get_num_threads(),
     }
     if job.folder is not None and ranks.is_first:
-        result["files"] = _export(model, loop.best_epoch, store, f"{job.folder}/model", manifest)
+        result["files"] = Patience(store, job.folder, job.patience_seconds).write(
+            "the model",
+            partial(_export, model, loop.best_epoch, store, job.folder, manifest),
+            after=len(loop.history),
+        )
     return result
 
 
-def checkpoint_name(epoch: int) -> str:
-    """Folder of the checkpoint after `epoch` (from 1). Named by the epoch, so that one which Ray did not get to know
-    before a run was killed is overwritten when the run continues."""
-    return f"epoch-{epoch:04d}"
-
-
 def _loop(
-    model: nn.Module, job: TrainJob, store: Store, manifest: FeatureManifest, ranks: Ranks, device: torch.device
+    model: SentimentModel, job: TrainJob, store: Store, manifest: FeatureManifest, ranks: Ranks, device: torch.device
 ) -> Loop:
     config = job.config
     train, valid = read_split(store, manifest, "train"), read_split(store, manifest, "valid")
@@ -122,8 +129,8 @@ def _loop(
     return Loop(model, config, train_batches, validation, valid.label, manifest.label_range, ranks, device, test)
 
 
-def _report(loop: Loop, record: dict[str, Any], ranks: Ranks, keep: bool) -> None:
-    """Tell Ray of an epoch, with a checkpoint if it is to be kept."""
+def _report(loop: Loop, record: dict[str, Any], job: TrainJob, store: Store, ranks: Ranks) -> None:
+    """Tell Ray of an epoch; of a run with the checkpoint, which then lies in the store."""
     metrics = {
         "epoch": record["epoch"],
         "valid_mae": record["score"],
@@ -136,22 +143,46 @@ def _report(loop: Loop, record: dict[str, Any], ranks: Ranks, keep: bool) -> Non
         "seconds": round(record["train_seconds"] + record["validation_seconds"], 3),
         "record": record,
     }
-    if not keep:
+    if job.folder is None:
         ray.train.report(metrics)
         return
     name = checkpoint_name(record["epoch"])
-    if not ranks.is_first:
-        ray.train.report(metrics, checkpoint=None, checkpoint_dir_name=name)
-        return
-    with tempfile.TemporaryDirectory(prefix="lnln-") as temporary:
+    checkpoint = None
+    if ranks.is_first:
+        Patience(store, job.folder, job.patience_seconds).write(
+            f"the checkpoint of epoch {record['epoch']}",
+            partial(_keep, loop, job, job.folder, store, name),
+            after=record["epoch"] - 1,
+        )
+        storage = ray.train.get_context().get_storage()
+        checkpoint = ray.train.Checkpoint(storage.build_checkpoint_path_from_name(name), storage.storage_filesystem)
+    ray.train.report(
+        metrics,
+        checkpoint=checkpoint,
+        checkpoint_dir_name=name,
+        checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
+    )
+
+
+def _keep(loop: Loop, job: TrainJob, run_folder: str, store: Store, name: str) -> None:
+    """Write all that an epoch leaves. What is written in part, Ray does not get to know, and is removed."""
+    if job.looks_at_test:
+        keep_weights(store, run_folder, loop.history, loop.selected)
+    target = f"{run_folder}/ray/{name}"
+    with temporary_folder(run_folder) as temporary:
         folder = Path(temporary) / name
         save_checkpoint(folder, loop.checkpoint())
-        checkpoint = ray.train.Checkpoint.from_directory(str(folder))
-        ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name)
+        try:
+            upload_checkpoint(folder, store, target)
+        except StoreFailedError:
+            with suppress(RefusedError, OSError):
+                filesystem, path = store.arrow(target)
+                filesystem.delete_dir(path)
+            raise
 
 
 def _export(
-    model: nn.Module, epoch: int, store: Store, model_folder: str, manifest: FeatureManifest
+    model: nn.Module, epoch: int, store: Store, run_folder: str, manifest: FeatureManifest
 ) -> dict[str, dict[str, Any]]:
     """Write the model of the best epoch to the store; its files with their size and SHA-256."""
     storage = ray.train.get_context().get_storage()
@@ -160,12 +191,12 @@ def _export(
     )
     with best.as_directory() as saved:
         model.load_state_dict(load_checkpoint(Path(saved)).selected)
-    with tempfile.TemporaryDirectory(prefix="lnln-") as temporary:
+    with temporary_folder(run_folder) as temporary:
         folder = Path(temporary) / "model"
         save_model(folder, model.cpu(), manifest)
         files = {}
         for path in sorted(folder.iterdir()):
-            store.upload(path, f"{model_folder}/{path.name}")
+            store.upload(path, f"{run_folder}/model/{path.name}")
             files[path.name] = describe_file(path)
         return files
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.results.plan import Experiment, Plan, read_plan, trained_values
+from benchmarks.results.plan import Experiment, Plan, read_plan
 from benchmarks.results.scores import NUM_RESAMPLES, UNIT, Scores, SplitScores
 from lnln.evaluate.bootstrap import interval, resampled_scores
 from lnln.metrics import baseline_answers, score, score_answers
+from lnln.runs import trained_values
 
 RANGE = (-3.0, 3.0)
 CODE = "c0de"

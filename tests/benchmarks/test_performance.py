@@ -15,7 +15,7 @@ from benchmarks.performance import __main__ as command
 from benchmarks.performance import baselines, sections
 from benchmarks.performance.corpus import MOSEI_DIMS, MOSI_MEANS, MOSI_PADDED, draw_lengths, write_mmsa_pickle
 from benchmarks.performance.data import CORPUS, Sizes, measure_data
-from benchmarks.performance.measure import Comparison, Contender, Timing, compare
+from benchmarks.performance.measure import AnyComparison, Comparison, Contender, Peak, PeakComparison, Timing, compare
 from benchmarks.performance.page import read_records, render, rows
 from benchmarks.performance.record import Record, make_record, read_record, write_record
 from benchmarks.performance.sections import SECTIONS, Section, choose_sections
@@ -37,7 +37,7 @@ HAND_MADE = Comparison(
 )
 
 
-def record_of(*comparisons: Comparison, shared: bool = False) -> Record:
+def record_of(*comparisons: AnyComparison, shared: bool = False) -> Record:
     return make_record("data", list(comparisons), shared=shared)
 
 
@@ -48,7 +48,8 @@ def test_the_committed_page_is_of_the_committed_seconds() -> None:
 def test_committed_seconds_are_of_enough_repetitions_and_say_where() -> None:
     assert {path.stem for path in command.TIMINGS.iterdir()} <= set(SECTIONS)
     for record in read_records(command.TIMINGS).values():
-        assert {len(t.seconds) >= 5 for c in record.comparisons for t in (c.ours, *c.baselines)} == {True}
+        for each in (each for c in record.comparisons for each in (c.ours, *c.baselines)):
+            assert len(each.seconds if isinstance(each, Timing) else each.num_bytes) >= 5
         assert all(comparison.baselines for comparison in record.comparisons)
         assert record.cpu and record.num_cores > 0 and set(record.versions) >= {"python", "numpy", "pyarrow", "lnln"}
 
@@ -117,13 +118,29 @@ def test_a_record_comes_back_and_names_no_machine(tmp_path: Path) -> None:
     )
 
 
+def test_memory_comes_back_and_is_judged_by_its_ratio(tmp_path: Path) -> None:
+    ours, theirs = Peak("ours", [1, 2, 9], [3 * 10**9, 10**9, 2 * 10**9]), Peak("theirs", [0] * 3, [6 * 10**9] * 3)
+    for limit, said in ((3.0, "; kept)"), (3.1, "; not kept)"), (None, "a step")):
+        record = record_of(HAND_MADE, PeakComparison("a step", ours, [theirs], limit))
+        write_record(tmp_path, record)
+        assert read_record(tmp_path, "data") == record
+        _, row = rows(record)
+        assert row["work"].endswith(said) and row["ratio"] == "**3.00** (2.00–6.00)"
+        assert row["ours"] == "2.00 GB (0.00 before)" and row["baseline's figure"].startswith("6.00 GB")
+    with pytest.raises(ValueError, match="zip"):
+        PeakComparison("a step", ours, []).ratio(Peak("fewer", [0], [1]))
+
+
 def test_nothing_is_invented_where_nothing_was_run(tmp_path: Path) -> None:
     page = render(read_records(tmp_path))
-    assert "Not yet run." in page and "|" not in page
+    measured, arithmetic = page.split("## Scaling")
+    assert "Not yet run." in measured and "|" not in measured and "|" in arithmetic
 
 
 def test_sections_go_by_name() -> None:
-    assert choose_sections(None) == list(SECTIONS) and choose_sections(" data") == ["data"]
+    measurable = [name for name, section in SECTIONS.items() if not section.needs()]
+    assert choose_sections(None) == measurable and choose_sections(" data") == ["data"]
+    assert {"data", "training", "extract"} <= set(measurable)
     with pytest.raises(RefusedError, match=r"no section called 'speed'; ONLY takes .*data"):
         choose_sections("data,speed")
 

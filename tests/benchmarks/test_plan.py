@@ -7,13 +7,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.results.__main__ import PLAN as COMMITTED
-from benchmarks.results.plan import read_plan, trained_values
+from benchmarks.results.plan import read_plan
 from lnln.config import SWITCHES
-from lnln.data.store import Store
 from lnln.errors import RefusedError
-from lnln.runs import run_identity
 from tests.benchmarks.made_scores import PLAN, small_plan
-from tests.finished_run import small_corpus
 
 
 def test_the_committed_plan_holds_what_the_page_is_about() -> None:
@@ -125,9 +122,3 @@ def test_one_training_for_equal_configs(tmp_path: Path) -> None:
     trainings = small_plan(tmp_path, text).trainings()
     assert len(trainings) == 6
     assert {("clean", 1), ("shipped", 1)} in trainings and {("text_only", 2)} in trainings
-
-
-def test_trained_values_are_those_of_a_run(tmp_path: Path) -> None:
-    config = small_plan(tmp_path).experiment("clean").config(1)
-    manifest = small_corpus(Store(tmp_path / "store"), tmp_path)
-    assert trained_values(config) == run_identity(config, manifest)["config"]

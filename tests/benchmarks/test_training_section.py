@@ -16,11 +16,15 @@ from benchmarks.performance.training import (
     check_gradients,
     corrupt,
     make_batch,
+    make_utterances,
     measure_training,
     models,
     plain_step,
     step,
 )
+from lnln.batches import EvaluationBatches
+from lnln.corruption import ViewSpec
+from lnln.views import Views
 
 TINY = replace(
     MOSI,
@@ -46,6 +50,24 @@ def test_the_whole_section_on_a_tiny_model(tmp_path: Path) -> None:
         assert len(comparison.ours.seconds) == len(baseline.seconds) == 2 and min(baseline.seconds) > 0
     assert comparisons[0].baselines == comparisons[2].baselines  # one run of it stands beside all steps
     assert torch.get_num_threads() == threads and not list(tmp_path.iterdir())
+
+
+def test_both_sides_of_an_evaluation_see_the_same_pairs() -> None:
+    """Ours in batches, the baseline one by one: what a model says of a pair does not hang on its company."""
+    utterances = make_utterances(TINY, 5)
+    specs = [ViewSpec.evaluation(rate, seed=0) for rate in RATES]
+    _, clean = models(plain_lnln.make_weights(TINY), TINY)
+    clean.eval()
+    said = []
+    for size in (256, 1):
+        batches = EvaluationBatches(utterances, Views(utterances, "test"), specs, unknown_id=100, batch_size=size)
+        sentiment = torch.zeros(batches.shape)
+        with torch.inference_mode():
+            for batch in batches:
+                sentiment[batch.view, batch.utterance] = clean(batch.inputs).sentiment
+        said.append(sentiment)
+    torch.testing.assert_close(*said)
+    assert said[0].std(dim=0).min() > 0  # the views of an utterance differ
 
 
 def test_two_functions_that_differ_are_not_compared() -> None:

@@ -14,11 +14,14 @@ from lnln.checkpoint import (
     feature_contract,
     load_checkpoint,
     optimizer_tensors,
+    read_progress,
     restore_optimizer,
     save_checkpoint,
     save_model,
+    upload_checkpoint,
 )
-from lnln.errors import RefusedError
+from lnln.data.store import Store
+from lnln.errors import RefusedError, StoreFailedError
 from lnln.models import LNLN
 from tests.extracted_corpus import CONFIG, EXTRACTORS, extracted_corpus
 from tests.lnln.conftest import RunStore
@@ -116,6 +119,28 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> N
     with pytest.raises(TypeError):
         save_checkpoint(tmp_path / "a", Checkpoint({}, None, {}, {"history": object()}))
     assert not list(tmp_path.iterdir())
+
+
+def test_an_uploaded_checkpoint_is_read_back_and_its_description_comes_last(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a", checkpoint())
+    store = Store(tmp_path / "store")
+    upload_checkpoint(tmp_path / "a", store, "runs/r/ray/epoch-0001")
+    there = tmp_path / "store/runs/r/ray/epoch-0001"
+    assert max(there.iterdir(), key=lambda path: path.stat().st_mtime_ns).name == "state.json"
+    assert read_progress(store, "runs/r/ray/epoch-0001") == checkpoint().progress
+    assert torch.equal(load_checkpoint(there).weights["a.weight"], checkpoint().weights["a.weight"])
+
+
+def test_an_upload_that_fails_half_way_is_no_checkpoint(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a", checkpoint())
+    store = Store(tmp_path / "store")
+    upload_checkpoint(tmp_path / "a", store, "r/epoch-0001")
+    (tmp_path / "store/r/epoch-0001/optimizer.safetensors").unlink()
+    (tmp_path / "store/r/epoch-0001/optimizer.safetensors").mkdir()  # in the way of the second file
+    with pytest.raises(StoreFailedError):
+        upload_checkpoint(tmp_path / "a", store, "r/epoch-0001")
+    with pytest.raises(RefusedError, match=r"epoch-0001: state\.json is missing"):
+        read_progress(store, "r/epoch-0001")
 
 
 def test_a_saved_model_is_all_that_prediction_needs(run_store: RunStore, tmp_path: Path) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from lnln import __version__
-from lnln.arguments import global_options_first
+from lnln.arguments import global_options_first, read_gpus, read_seeds, read_workers
 from lnln.cli import app
 from lnln.data.schema import MODALITIES
 from lnln.data.store import Store
@@ -67,6 +69,26 @@ def test_every_verb_explains_itself() -> None:
         ["train"],
         ["tune", "sample"],
         ["train", "sample", "--workers", "two"],
+        ["train", "sample", "--workers", "0"],
+        ["train", "sample", "--workers", "-1"],
+        ["train", "sample", "--workers", "4-2"],
+        ["train", "sample", "--workers", "0-2"],
+        ["train", "sample", "--workers", "1-2-3"],
+        ["train", "sample", "--workers", "2-"],
+        ["tune", "sample", "--trials", "1", "--workers", "1-2"],
+        ["train", "sample", "--gpus-per-worker", "0"],
+        ["train", "sample", "--gpus-per-worker", "-0.5"],
+        ["train", "sample", "--gpus-per-worker", "1.5"],
+        ["train", "sample", "--gpus-per-worker", "nan"],
+        ["train", "sample", "--gpus-per-worker", "half"],
+        ["train", "sample", "--seeds", "1,x"],
+        ["train", "sample", "--seeds", ""],
+        ["train", "sample", "--seeds", "1,1.5"],
+        ["train", "sample", "--seeds", "1,2,1"],
+        ["train", "sample", "--seeds", "1", "--seed", "1"],
+        ["train", "sample", "--seeds", "1,2", "--set", "train.seed=7"],
+        ["train", "sample", "--parallel", "2"],
+        ["train", "sample", "--seeds", "1,2", "--parallel", "0"],
         ["models", "--store"],
         ["evaluate", "x", "--rates", "0,half"],
         ["evaluate", "x", "--rates", "0,1/0"],
@@ -251,6 +273,70 @@ def test_training_again_what_is_finished_says_so(run_store: RunStore) -> None:
     done = CliRunner().invoke(app, ["--store", run_store.store.url, "train", "small", "--config", str(config)])
     assert done.exit_code == 0, done.output
     assert f"run {run.run_id} finished before" in done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "workers"), [("1", 1), ("16", 16), ("2-4", (2, 4)), ("1-10", (1, 10)), ("3-3", 3), ("02", 2)]
+)
+def test_workers_are_a_number_or_a_range(text: str, workers: int | tuple[int, int]) -> None:
+    assert read_workers("--workers", text) == workers
+
+
+@pytest.mark.parametrize("wrong", ["", "0", "-", "2-", "-2", "4-2", "0-0", "1-2-3", "2--3", "two", "1.5", "²", "2 - 4"])
+def test_what_is_no_number_of_workers_is_wrong_usage(wrong: str) -> None:
+    with pytest.raises(typer.BadParameter, match=re.escape(repr(wrong))):
+        read_workers("--workers", wrong)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 1.0])
+def test_a_worker_takes_a_gpu_or_a_share_of_one(share: float) -> None:
+    assert read_gpus("--gpus-per-worker", share) == share
+
+
+def test_seeds_keep_their_order_and_differ() -> None:
+    assert read_seeds("--seeds", None) is None
+    assert read_seeds("--seeds", "1113,1111") == [1113, 1111]
+    with pytest.raises(typer.BadParameter, match="different seeds, got '1,01'"):
+        read_seeds("--seeds", "1,01")
+
+
+def test_runs_of_several_seeds_are_shown_with_mean_and_sd(run_store: RunStore, tmp_path: Path) -> None:
+    from lnln.runs import load_run
+    from tests.finished_run import finished_run
+
+    store = run_store.store
+    first = load_run(store, finished_run(store, run_store.manifest, seed=7, score=1.0))
+    ids = [first.run_id, *(finished_run(store, run_store.manifest, seed=8 + i, score=1.3 + i) for i in range(2))]
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(first.config.to_dict()))  # JSON is YAML
+    train = ["train", "small", "--config", str(config), "--seeds"]
+    found = lnln(*train, "7,8,9", store=store.url).json
+    assert [(run["seed"], run["run_id"], run["score"]) for run in found["runs"]] == [
+        (7, ids[0], 1.0),
+        (8, ids[1], 1.3),
+        (9, ids[2], 2.3),
+    ]
+    assert found["mean"] == pytest.approx(4.6 / 3) and found["sd"] == pytest.approx(0.6806859, abs=1e-6)
+    assert found["failed"] == [] and found["report"] == f"lnln --store {store.url} report {' '.join(ids)}"
+
+    shown = lnln(*train, "9,7", store=store.url, as_json=False)
+    assert shown.code == 0 and shown.out.index(ids[2]) < shown.out.index(ids[0])
+    assert "2 seeds: mean validation MAE 1.6500, sd 0.9192" in shown.out and "finished before: 9, 7" in shown.out
+    assert f"lnln --store {store.url} report {ids[2]} {ids[0]}" in shown.out.splitlines()[-1]
+
+    alone = lnln(*train, "8", store=store.url).json
+    assert alone["mean"] == 1.3 and alone["sd"] is None and [run["seed"] for run in alone["runs"]] == [8]
+
+    # One that fails: the others are shown, and the command says which and why.
+    store.write(f"runs/{ids[1]}/result.json", b"{}")
+    failed = lnln(*train, "7,8,9", store=store.url)
+    assert failed.refusal.startswith(f"seed 8 failed: {store.url}/runs/{ids[1]} is damaged")
+    value = json.loads(failed.out)
+    assert [run["seed"] for run in value["runs"]] == [7, 9] and value["mean"] == pytest.approx(1.65)
+    assert [entry["seed"] for entry in value["failed"]] == [8] and "is damaged" in value["failed"][0]["reason"]
+    assert ids[1] not in value["report"]
+    none_left = lnln(*train, "8", store=store.url)
+    assert none_left.out == "" and "seed 8 failed" in none_left.refusal
 
 
 def json_of(store: Store, *arguments: str) -> object:

@@ -55,7 +55,7 @@ def test_fingerprint_ignores_how_a_study_is_run_and_nothing_else() -> None:
 
 def test_fingerprints_are_pinned() -> None:
     """Stored runs are found by them: a change here, a new key too, orphans every run, so it must be meant."""
-    assert Config().fingerprint() == "76a0c53e4f11"
+    assert Config().fingerprint() == "d47169281d12"
     assert fingerprint({"b": [1, 2.5, None], "a": "ü"}) == "91ff63a7ddb1"
 
 
@@ -90,6 +90,13 @@ def test_a_bad_override_is_refused_in_one_line(override: str, expected: str) -> 
         load_config(None, [override])
     assert expected in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_what_cuda_graphs_cannot_do_is_refused() -> None:
+    recorded = "train.compile=reduce-overhead"
+    with pytest.raises(RefusedError, match=r"accumulation_steps must be 1 with train\.compile reduce-overhead, got 2"):
+        load_config(None, [recorded, "train.accumulation_steps=2"])
+    assert load_config(None, [recorded]).train.accumulation_steps == 1
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:

@@ -12,7 +12,7 @@ def test_a_run_is_named_by_what_it_trains(run_store: RunStore) -> None:
     def name(*overrides: str) -> str:
         return run_id_for(load_config(None, overrides), "small", run_store.manifest)
 
-    assert name() == name() == name("tune.epochs=7")
+    assert name() == name("train.accumulation_steps=2") == name("train.compile=default") == name("tune.epochs=7")
     assert name().startswith("small-lnln-")
     changes = ["loss.adversarial=0.5", "train.seed=1", "corruption.mask_seed=1", "model.mode=reference"]
     assert len({name(), *(name(change) for change in changes)}) == 5

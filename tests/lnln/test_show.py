@@ -51,6 +51,17 @@ def test_a_run_says_whether_it_finished_before(run_store: RunStore, capsys: pyte
     assert json.loads(capsys.readouterr().out)["run_id"] == run.run_id
 
 
+def test_seeds_of_a_corpus_without_a_modality_say_so(run_store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = {seed: load_run(run_store.store, run_id) for seed, run_id in ((1, run_store.worse), (2, run_store.better))}
+    deaf = {seed: dataclasses.replace(run, absent_modalities=("vision",)) for seed, run in runs.items()}
+    show.seeds(Console(), deaf, {3: "the disk is full"}, were_finished=[], command="lnln")
+    out = capsys.readouterr().out
+    assert "vision is absent from every utterance" in out and "finished before" not in out
+    assert out.splitlines()[-1] == f"compare them: lnln report {run_store.worse} {run_store.better}"
+    show.seeds(Console(as_json=True), runs, {3: "the disk is full"}, were_finished=[1], command="lnln")
+    assert json.loads(capsys.readouterr().out)["failed"] == [{"seed": 3, "reason": "the disk is full"}]
+
+
 def test_a_study_ends_with_the_command_that_uses_it(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"study_id": "s", "best": {"number": 1, "weights": {"adversarial": 0.5}, "valid_mae": 1.0}}
     rows = [{"trial": "1", "validation MAE": "1.0000"}]

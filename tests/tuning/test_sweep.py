@@ -180,6 +180,7 @@ def test_a_study_whose_trials_all_fail_is_refused(tmp_path: Path) -> None:
     assert "\n" not in str(refusal.value)
     study = load_study(store, study_id_of(tmp_path / "store"))
     assert [trial.state for trial in study.trials] == ["failed"]
+    assert "the loss is not finite in step 1 of epoch 1: total of" in (study.trials[0].reason or "")
 
 
 @pytest.mark.slow

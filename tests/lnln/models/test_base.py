@@ -167,3 +167,99 @@ def test_a_model_that_is_saved_says_what_made_it(tmp_path: Path) -> None:
         model.save_pretrained(tmp_path / cls.__name__)
         card = (tmp_path / cls.__name__ / "README.md").read_text()
         assert "library_name: lnln" in card and "multimodal-sentiment-analysis" in card
+
+
+# Small ones of every kind of encoder that reads WordPiece ids.
+ENCODERS: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "ernie": {},
+    "megatron-bert": {},
+    "electra": {"embedding_size": 8},
+    "convbert": {"embedding_size": 8, "conv_kernel_size": 3},
+    "mobilebert": {"embedding_size": 8, "intra_bottleneck_size": 16, "true_hidden_size": 16},
+    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24},
+}
+
+
+def of_type(model_type: str, **options: Any) -> LNLN:
+    return with_encoder(model_type=model_type, **ENCODERS[model_type], **options)
+
+
+def backward(model: SentimentModel) -> None:
+    batch, config = random_batch(LENGTHS), LossConfig()
+    terms = loss_terms(model(batch.corrupted, batch.complete), batch, config)
+    total_loss(terms, batch.weight, config, len(LENGTHS)).backward()
+
+
+@pytest.mark.parametrize("model_type", ENCODERS)
+@pytest.mark.parametrize("frozen", ["none", "embeddings", "encoder"])
+def test_exactly_what_is_frozen_gets_no_gradient_and_no_group(model_type: str, frozen: Any) -> None:
+    model, train = of_type(model_type), dataclasses.replace(TRAIN, frozen=frozen, encoder_layer_decay=0.5)
+    model.freeze(train)
+    model.train()
+    backward(model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    grouped = {names[id(parameter)] for group in model.parameter_groups(train) for parameter in group["params"]}
+    with_gradient = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    expected = {name for name in names.values() if not is_frozen(name, frozen)}
+    assert grouped == with_gradient == expected
+    assert (len(expected) < len(names)) == (frozen != "none")
+
+
+def is_frozen(name: str, frozen: str) -> bool:
+    """The embeddings are what is in no layer of the encoder, and no normalisation behind the last."""
+    if not name.startswith("text_encoder."):
+        return False
+    comes_later = ".layer." in name or ".encoder.ln." in name
+    return frozen == "encoder" or (frozen == "embeddings" and not comes_later)
+
+
+@pytest.mark.parametrize("make", [with_encoder, small_text_only])
+def test_the_rest_has_the_gradient_that_it_has_without_freezing(make: Any) -> None:
+    gradients = []
+    for frozen in ("none", "embeddings", "encoder"):
+        torch.manual_seed(3)
+        model = make()
+        model.freeze(dataclasses.replace(TRAIN, frozen=frozen))
+        backward(model.eval())  # no dropout
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    whole, *frozen_ones = gradients
+    for frozen_one in frozen_ones:
+        assert 0 < len(frozen_one) < len(whole)
+        assert all(torch.equal(value, whole[name]) for name, value in frozen_one.items())
+
+
+@pytest.mark.parametrize(("frozen", "keeps_graph"), [("none", True), ("embeddings", True), ("encoder", False)])
+def test_a_frozen_encoder_reads_as_in_prediction_and_keeps_nothing_for_a_backward_pass(
+    frozen: Any, keeps_graph: bool
+) -> None:
+    model = with_encoder(hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
+    model.freeze(dataclasses.replace(TRAIN, frozen=frozen))
+    model.eval()
+    model.train()
+    inputs, kept = random_inputs(LENGTHS), list[torch.Size]()
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape), lambda x: x):
+        first, second = (model.read_text(inputs.text, inputs.text_mask) for _ in range(2))
+    assert first.requires_grad == bool(kept) == keeps_graph
+    assert torch.equal(first, second) == (frozen == "encoder")
+    assert model.training and all(part.training for part in model.embeddings.modules())
+    if frozen == "encoder":
+        assert torch.equal(first, model.eval().read_text(inputs.text, inputs.text_mask))
+
+
+@pytest.mark.parametrize("make", [small_model, small_text_only])
+def test_language_features_have_nothing_to_freeze(make: Any) -> None:
+    model = make(FEATURE_SPEC)
+    model.freeze(TRAIN)
+    for frozen in ("embeddings", "encoder"):
+        with pytest.raises(RefusedError, match=f"train.frozen is '{frozen}', .* of width 5 .* set train.frozen=none"):
+            model.freeze(dataclasses.replace(TRAIN, frozen=frozen))
+
+
+def test_a_model_that_was_trained_frozen_is_saved_like_any(tmp_path: Path) -> None:
+    model = with_encoder()
+    model.freeze(dataclasses.replace(TRAIN, frozen="encoder"))
+    model.eval().save_pretrained(tmp_path)
+    loaded, inputs = load_model(tmp_path), random_inputs(LENGTHS)
+    assert torch.equal(loaded(inputs).sentiment, model(inputs).sentiment)
+    assert all(parameter.requires_grad for parameter in loaded.parameters())

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from lnln.models.layers import BlockSizes, CrossTransformer, Layer, Transformer, attend, reverse_gradient
+from lnln.models.layers import Attention, BlockSizes, CrossTransformer, Layer, Transformer, attend, reverse_gradient
 
 SIZES = BlockSizes(depth=3, num_heads=2, head_dim=5, feed_forward_dim=7, num_tokens=2, max_length=6)
 
@@ -91,3 +94,57 @@ def test_reverse_gradient_turns_only_the_gradient() -> None:
     assert torch.equal(x, y)
     y.sum().backward()
     torch.testing.assert_close(x.grad, torch.full((3,), -0.25))
+
+
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_few_queries_ask_inputs_to_the_same_numbers_and_gradients(has_mask: bool) -> None:
+    torch.manual_seed(0)
+    attention = Attention(6, num_heads=2, head_dim=5)
+    for part in (attention.norm_key, attention.norm_value):
+        torch.nn.init.normal_(part.weight)
+        torch.nn.init.normal_(part.bias)
+    x, context = torch.randn(3, 2, 6, requires_grad=True), torch.randn(3, 40, 6, requires_grad=True)
+    mask = torch.rand(3, 1, 1, 40) < 0.5 if has_mask else None
+    assert attention._asks_inputs(2, 40) and not attention._asks_inputs(40, 40)
+    query, key, value = attention.norm_query(x), attention.norm_key(context), attention.norm_value(context)
+    expected = attention.out(
+        attend(attention.query(query), attention.key(key), attention.value(value), num_heads=2, key_mask=mask)
+    )
+    found = attention(x, context, mask)
+    torch.testing.assert_close(found, expected)
+    weight, wanted = torch.randn_like(found), [x, context, *attention.parameters()]
+    torch.testing.assert_close(
+        torch.autograd.grad((found * weight).sum(), wanted), torch.autograd.grad((expected * weight).sum(), wanted)
+    )
+
+
+def test_inputs_are_asked_where_that_is_less_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Multiplications of both ways, counted."""
+    attention = Attention(128, num_heads=8, head_dim=64)
+    for num_queries, num_keys in ((8, 8), (8, 9), (8, 30), (1, 2), (8, 500), (500, 500), (40, 60), (32, 32)):
+        counts = []
+        for asks in (False, True):
+            with monkeypatch.context() as patch, FlopCounterMode(display=False) as counter:
+                patch.setattr(attention, "_asks_inputs", lambda *_, asks=asks: asks)
+                with sdpa_kernel(SDPBackend.MATH):
+                    attention(torch.randn(1, num_queries, 128), torch.randn(1, num_keys, 128))
+            counts.append(counter.get_total_flops())
+        assert attention._asks_inputs(num_queries, num_keys) == (counts[1] < counts[0])
+
+
+@pytest.mark.parametrize("num_queries", [2, 40])
+def test_bfloat16_on_the_cpu_is_attention_too(num_queries: int) -> None:
+    """Written out there, with and without asking inputs; rows see nothing of what is masked."""
+    torch.manual_seed(0)
+    attention = Attention(16, num_heads=2, head_dim=8)
+    x, context = torch.randn(2, num_queries, 16), torch.randn(2, 40, 16)
+    mask = torch.rand(2, 1, 1, 40) < 0.5
+    mask[1] = False
+    mask[1, ..., 7] = True
+    expected = attention(x, context, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention(x, context, mask)
+        changed = attention(x, context.masked_fill(~mask[:, 0, 0, :, None], 100.0), mask)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.05)
+    torch.testing.assert_close(changed, found)

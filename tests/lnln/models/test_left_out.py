@@ -166,3 +166,32 @@ def test_take_takes_rows() -> None:
     assert torch.equal(taken.audio, inputs.audio[[4, 0, 0]]) and torch.equal(
         taken.text_mask, inputs.text_mask[[4, 0, 0]]
     )
+
+
+def equal_texts(inputs: Inputs) -> Inputs:
+    """As several views of one short text are; audio and vision beside it differ."""
+    first = (x[:1].expand_as(x) for x in (inputs.text, inputs.text_mask))
+    return replace(inputs, **dict(zip(("text", "text_mask"), first, strict=True)))
+
+
+@pytest.mark.parametrize("make", [small_model, small_text_only])
+def test_equal_texts_are_read_once_in_prediction(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs, rows = make(SPEC).eval(), equal_texts(random_batch(MANY, SPEC).corrupted), []
+    model.text_encoder.register_forward_hook(lambda _, x, __: rows.append(len(x[0])))
+    with torch.no_grad():
+        once = model(inputs).sentiment
+        assert rows == [1]
+        monkeypatch.setattr(type(model), "can_leave_out", lambda *_: False)
+        torch.testing.assert_close(once, model(inputs).sentiment, atol=1e-5, rtol=1e-4)
+    assert sum(rows) == 1 + len(MANY)
+
+
+@pytest.mark.parametrize("make", [small_model, small_text_only])
+def test_where_dropout_makes_them_differ_they_are_not_one(make: Any) -> None:
+    model, rows = make(SPEC).train(), []
+    for part in model.text_encoder.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.1
+    model.text_encoder.register_forward_hook(lambda _, x, __: rows.append(len(x[0])))
+    model(equal_texts(random_batch(MANY, SPEC).corrupted))
+    assert sum(rows) == len(MANY)

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from lnln.models.padding import GROUP_SIZE, by_length, concatenate, fit, leave_out, steps
+from lnln.models.padding import GROUP_SIZE, by_length, can_ask, concatenate, fit, leave_out, steps
 from tests.lnln.models.random_inputs import random_inputs
 
 LENGTHS = [(5, 0, 3), (2, 4, 0), (0, 1, 1)]
@@ -19,6 +19,25 @@ def test_fit_cuts_and_trims_or_pads() -> None:
     assert torch.equal(padded.audio[:, :9], inputs.audio) and not padded.audio_mask[:, 9:].any()
     nothing = fit(random_inputs([(0, 0, 0)]), {"text": 4, "audio": 20, "vision": 2}, trim=True)
     assert nothing.text.shape == (1, 1) and nothing.audio.shape == (1, 0, 3)
+
+
+def test_where_to_ask_is_to_wait_lengths_are_those_of_the_batch() -> None:
+    """On `meta` there is nothing to ask, as on a GPU there is nothing to ask without a wait."""
+    there = random_inputs(LENGTHS, padded_to=(9, 9, 9))
+    inputs = dataclasses.replace(
+        there, **{f.name: getattr(there, f.name).to("meta") for f in dataclasses.fields(there)}
+    )
+    assert can_ask(there.text) and not can_ask(inputs.text)
+    fitted = fit(inputs, {"text": 4, "audio": 20, "vision": 2}, trim=True)
+    assert [steps(fitted, m)[0].shape[1] for m in ("text", "audio", "vision")] == [4, 9, 2]
+    calls: list[torch.Size] = []
+
+    def read(mask: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor]:
+        calls.append(x.shape)
+        return (x.sum(dim=1),)
+
+    many = torch.zeros(2 * GROUP_SIZE, 7, device="meta")
+    assert by_length(read, many > 0, many)[0].shape == (2 * GROUP_SIZE,) and calls == [many.shape]
 
 
 def test_what_is_left_out_has_no_steps_and_the_rest_is_untouched() -> None:

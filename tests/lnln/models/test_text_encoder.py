@@ -274,3 +274,22 @@ def test_python_code_of_a_folder_is_not_run(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(RefusedError):
         load_text_encoder(str(tmp_path))
     assert not (tmp_path / "ran").exists()
+
+
+def test_bfloat16_on_the_cpu_gives_the_gradients_of_float32() -> None:
+    """Attention is written out there; afterwards it is as it was."""
+    encoder = TextEncoder.from_config(TINY).eval()
+    ids, mask = torch.randint(1, 200, (3, 9)), torch.arange(9) < torch.tensor([[9], [4], [1]])
+    found = []
+    for enabled in (False, True):
+        encoder.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            features = encoder(ids, mask)
+        features[mask].float().square().sum().backward()
+        found.append({name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None})
+    exact, rounded = found
+    total = torch.stack([gradient.norm() for gradient in exact.values()]).norm()
+    assert exact.keys() == rounded.keys() and total > 0
+    for name, gradient in exact.items():
+        assert (gradient - rounded[name]).norm() < 0.03 * total, name
+    assert torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()

@@ -41,9 +41,18 @@ def test_it_is_noticed_within_a_few_steps() -> None:
 def test_a_broken_gradient_is_named_as_such_and_long_lists_are_cut() -> None:
     watch = FiniteWatch(Ranks(), 0)
     note(watch, 0, [1.0], norm=float("inf"))
-    with pytest.raises(RefusedError, match="the gradient of step 1 of epoch 1"):
+    with pytest.raises(RefusedError, match=r"the gradient of step 1 of epoch 1 .* those of u0-0; the last checkpoint"):
         watch.check()
     watch = FiniteWatch(Ranks(), 0)
     note(watch, 0, [float("nan")] * 9)
     with pytest.raises(RefusedError, match="u0-4 and 4 more;"):
         watch.check()
+
+
+def test_the_total_is_named_where_no_term_of_it_is_broken() -> None:
+    for sentiment, expected in (([1.0, 2.0], "total of u0;"), ([1.0, float("inf")], "sentiment of u0, u1;")):
+        watch = FiniteWatch(Ranks(), 0)
+        terms = {"total": torch.tensor([float("inf"), sentiment[1]]), "sentiment": torch.tensor(sentiment)}
+        watch.add(0, ["u0", "u1"], terms, torch.tensor(float("inf")))
+        with pytest.raises(RefusedError, match=f"not finite in step 1 of epoch 1: {expected}"):
+            watch.check()

@@ -3,11 +3,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
-import re
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +25,6 @@ from lnln.model_store import publish, pull
 from lnln.models import LNLN
 from lnln.report import render, verdict
 from lnln.runs import (
-    Run,
     damaged_selection_weights,
     load_run,
     run_id_for,
@@ -37,22 +32,15 @@ from lnln.runs import (
     selection_file,
     selection_weights,
 )
-from lnln.train.launch import check, chosen_threads, reason_of, refusal, train
+from lnln.train.failures import reason_of, refusal
+from lnln.train.launch import check, chosen_threads, patience_seconds, train
 from lnln.train.session import ray_session
-from pipelines.ingest import import_corpus, import_sample
+from pipelines.ingest import import_corpus
 from tests.corpora import mmsa_content, mmsa_pickle
-from tests.finished_run import TINY, small_corpus
+from tests.finished_run import small_corpus
+from tests.lnln.train.started_run import make_config, started, untimed
 
 SLOW = pytest.mark.slow
-
-
-def make_config(**train: Any) -> Config:
-    defaults = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "encoder_learning_rate": 1e-3}
-    return Config.from_dict({**TINY, "train": {**defaults, **train}})
-
-
-def untimed(run: Run) -> list[dict[str, Any]]:
-    return [{key: value for key, value in record.items() if not key.endswith("seconds")} for record in run.history]
 
 
 @pytest.fixture
@@ -84,12 +72,42 @@ def test_too_few_workers_are_refused(store: Store, manifest: FeatureManifest, nu
     assert runs_of(store) == []
 
 
+@pytest.mark.parametrize(
+    ("num_workers", "gpus_per_worker", "said"),
+    [
+        ((0, 2), 1.0, "1 or more, got 0"),
+        ((3, 2), 1.0, "got 3 to 2"),
+        (1, 0.0, "above 0 and up to 1, got 0"),
+        (1, 1.5, "above 0 and up to 1, got 1.5"),
+        (1, float("nan"), "above 0 and up to 1, got nan"),
+        (2, 0.5, "cannot share a GPU .* 2 workers with 0.5"),
+        ((1, 2), 0.5, "cannot share a GPU"),
+    ],
+)
+def test_workers_and_shares_that_cannot_be_are_refused(
+    store: Store, manifest: FeatureManifest, num_workers: Any, gpus_per_worker: float, said: str
+) -> None:
+    with pytest.raises(RefusedError, match=said):
+        train(store, "small", make_config(), num_workers=num_workers, gpus_per_worker=gpus_per_worker)
+    assert runs_of(store) == []
+
+
+@pytest.mark.parametrize("text", ["-1", "soon", "inf", "nan"])
+def test_a_patience_that_is_no_number_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LNLN_PATIENCE_SECONDS", text)
+    with pytest.raises(RefusedError, match=f"LNLN_PATIENCE_SECONDS must be .* got '{text}'"):
+        patience_seconds()
+
+
 def test_a_gpu_that_is_not_there_is_refused(store: Store, manifest: FeatureManifest) -> None:
     import torch
 
     too_many = torch.cuda.device_count() + 1
-    with pytest.raises(RefusedError, match=f"{too_many} workers need a GPU each"):
+    with pytest.raises(RefusedError, match=rf"{too_many} workers? needs? a GPU"):
         train(store, "small", make_config(), num_workers=too_many, use_gpu=True)
+    if too_many == 1:
+        with pytest.raises(RefusedError, match=r"1 worker needs 0\.5 of a GPU, this machine has 0"):
+            train(store, "small", make_config(), gpus_per_worker=0.5)
     assert runs_of(store) == []
 
 
@@ -334,6 +352,14 @@ def test_a_run_leaves_all_that_it_should(
 
 
 @SLOW
+def test_as_many_workers_start_as_there_is_room_for(store: Store, manifest: FeatureManifest, running_ray: None) -> None:
+    lines: list[str] = []
+    run = train(store, "small", make_config(epochs=1), num_workers=(1, 3), progress=lines.append)
+    assert run.num_workers == 1, "Ray was started with one core"
+    assert lines[0].endswith("starting with 1 to 3 workers")
+
+
+@SLOW
 def test_what_a_worker_refuses_reaches_the_caller(store: Store, manifest: FeatureManifest, running_ray: None) -> None:
     config = make_config(learning_rate=1e30, encoder_learning_rate=1e30, clip_norm=0.0, warmup_share=0)
     before = signal.getsignal(signal.SIGINT)
@@ -402,90 +428,15 @@ def test_a_damaged_shard_is_refused_by_name(store: Store, manifest: FeatureManif
         train(store, "small", make_config(), progress=None)
 
 
-TRAIN = """
-import sys
-from lnln.config import Config
-from lnln.data.store import Store
-from lnln.train.launch import train
-import json
-run = train(Store(sys.argv[1]), sys.argv[2], Config.from_dict(json.loads(sys.argv[3])), num_workers=int(sys.argv[4]))
-print(run.run_id)
-"""
-
-
-def start(store: Store, corpus: str, config: Config, num_workers: int) -> subprocess.Popen[str]:
-    import json
-
-    command = [sys.executable, "-c", TRAIN, store.url, corpus, json.dumps(config.to_dict()), str(num_workers)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=os.environ
-    )
-
-
-def kill_when(process: subprocess.Popen[str], is_time: Any, timeout_seconds: float = 120) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while not is_time():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-
-
-def num_epochs(store: Store, run_id: str) -> int:
-    from lnln.train.controller import read_history
-
-    return len(read_history(store, f"runs/{run_id}"))
-
-
-@SLOW
-@pytest.mark.timeout(600)
-def test_a_killed_run_continues_and_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
-    config = make_config(epochs=6, batch_size=4, average_decay=0.9, num_checkpoints=3, selection="published")
-    stores = [Store(tmp_path / name) for name in ("whole", "killed")]
-    manifests = [import_sample(store) for store in stores]
-    run_id = run_id_for(config, "sample", manifests[0])
-    whole, killed = stores
-
-    out, err = (process := start(whole, "sample", config, 2)).communicate(timeout=300)
-    assert process.returncode == 0 and out.strip() == run_id, err
-    # Once while Ray starts, once in the middle of an epoch.
-    process = start(killed, "sample", config, 2)
-    started = time.monotonic()
-    kill_when(process, lambda: killed.exists(f"runs/{run_id}/run.json") and time.monotonic() > started + 9)
-    kill_when(start(killed, "sample", config, 2), lambda: num_epochs(killed, run_id) >= 3)
-    done = num_epochs(killed, run_id)
-    # What Ray did not get to know is in the way of nothing.
-    killed.write(f"runs/{run_id}/ray/epoch-0777/state.json", b"{")
-    killed.write(f"runs/{run_id}/selected-on-test/epoch-0777.safetensors", b"{")
-    out, err = (process := start(killed, "sample", config, 2)).communicate(timeout=300)
-    assert process.returncode == 0 and out.strip() == run_id, err
-    known = re.search(r"continuing after epoch (\d) with 2 workers", err)
-    # An epoch may have ended between the look at the history and the kill, and Ray may know it before the history does.
-    assert known is not None and done - 1 <= int(known[1]) <= 5, err
-
-    mine, theirs = load_run(whole, run_id), load_run(killed, run_id)
-    assert untimed(mine) == untimed(theirs)
-    assert (mine.best_epoch, mine.score, mine.validation) == (theirs.best_epoch, theirs.score, theirs.validation)
-    assert mine.files == theirs.files
-    assert selection_weights(mine) == selection_weights(theirs) != {}
-    assert damaged_selection_weights(killed, theirs) == []
-    kept = {path.name for path in (Path(killed.url) / "runs" / run_id / "selected-on-test").iterdir()}
-    assert kept == {selection_file(epoch) for epoch in selection_weights(theirs)}
-    checkpoints = {path.name for path in (Path(killed.url) / "runs" / run_id / "ray").glob("epoch-*")}
-    assert "epoch-0006" in checkpoints and f"epoch-{mine.best_epoch:04d}" in checkpoints
-    assert "epoch-0777" not in checkpoints and len(checkpoints) <= 3
-
-
 @SLOW
 def test_a_store_on_s3_gives_the_same_model(tmp_path: Path, s3_store_url: str) -> None:
     pickle = mmsa_pickle(tmp_path / "small.pkl")
     runs = []
     for store in (Store(s3_store_url), Store(tmp_path / "store")):
         import_corpus(store, pickle, "small")
-        process = start(store, "small", make_config(epochs=2, num_checkpoints=1), 1)
-        out, err = process.communicate(timeout=280)
-        assert process.returncode == 0, err
+        with started(store, "small", make_config(epochs=2, num_checkpoints=1)) as run:
+            out, err = run.end(timeout_seconds=280)
+            assert run.process.returncode == 0, err
         runs.append(load_run(store, out.strip()))
     assert untimed(runs[0]) == untimed(runs[1]) and runs[0].files == runs[1].files
     store = Store(s3_store_url)

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import socket
+import math
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,87 +11,33 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.multiprocessing.spawn import spawn
 
 from lnln.batches import EvaluationBatches, TrainBatches, to_inputs
-from lnln.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lnln.config import Config
 from lnln.corruption import evaluation_views
-from lnln.data.manifest import FeatureManifest
-from lnln.data.schema import Ragged, Utterances
-from lnln.data.shards import read_split
-from lnln.data.store import Store
+from lnln.data.schema import Modality, Ragged, Utterances
 from lnln.errors import RefusedError
 from lnln.losses import loss_terms, total_loss
 from lnln.metrics import metric_names, score
 from lnln.models import build_model
 from lnln.runs import selected_on_test
-from lnln.train.loop import Loop
-from lnln.train.published_selection import SelectionSplit
-from lnln.train.ranks import Ranks
 from lnln.train.schedule import rate_factor
 from lnln.views import Views
-from tests.finished_run import TINY, small_corpus
-
-CPU = torch.device("cpu")
-
-
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-    manifest: FeatureManifest
-    train: Utterances
-    valid: Utterances
+from tests.lnln.train.loops import (
+    Corpus,
+    gradient,
+    import_small,
+    make_config,
+    make_loop,
+    saved,
+    untimed,
+    without_dropout,
+)
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    folder = tmp_path_factory.mktemp("corpus")
-    store = Store(folder / "store")
-    manifest = small_corpus(store, folder)
-    return Corpus(manifest, read_split(store, manifest, "train"), read_split(store, manifest, "valid"))
-
-
-def make_config(model: dict[str, Any] | None = None, **train: Any) -> Config:
-    defaults = {"epochs": 3, "batch_size": 16, "learning_rate": 1e-3, "encoder_learning_rate": 1e-3}
-    values: dict[str, Any] = {**TINY, "train": {**defaults, **train}}
-    return Config.from_dict({**values, "model": {**values["model"], **(model or {})}})
-
-
-def make_loop(corpus: Corpus, config: Config, ranks: Ranks | None = None, dropout: bool = True) -> Loop:
-    ranks = ranks or Ranks()
-    torch.manual_seed(config.train.seed)
-    statistics = {str(name): values for name, values in corpus.manifest.statistics.items()}
-    model = build_model(config.model, corpus.manifest.spec(), statistics)
-    if not dropout:
-        without_dropout(model)
-    shared: dict[str, Any] = {"rank": ranks.rank, "world": ranks.world}
-    batches = TrainBatches(corpus.train, Views(corpus.train, "train"), config, 100, **shared)
-    specs = evaluation_views(config.corruption, config.corruption.validation_rates)
-    validation = EvaluationBatches(corpus.valid, Views(corpus.valid, "valid"), specs, 100, batch_size=5, **shared)
-    test = None
-    if config.train.selection == "published":  # any split will do
-        specs = evaluation_views(config.corruption, [0.5])
-        test_batches = EvaluationBatches(corpus.train, Views(corpus.train, "train"), specs, 100, **shared)
-        test = SelectionSplit(test_batches, corpus.train.label)
-    return Loop(model, config, batches, validation, corpus.valid.label, (-3.0, 3.0), ranks, CPU, test)
-
-
-def without_dropout(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        # BERT's attention has its dropout as a number.
-        if isinstance(getattr(module, "dropout_prob", None), float):
-            module.dropout_prob = 0.0  # type: ignore[assignment]
-
-
-def untimed(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in record.items() if not key.endswith("seconds")} for record in history]
-
-
-def saved(loop: Loop, path: Path) -> Checkpoint:
-    save_checkpoint(path, loop.checkpoint())
-    return load_checkpoint(path)
+    return import_small(tmp_path_factory.mktemp("corpus"))
 
 
 def test_a_run_learns_and_keeps_its_history(corpus: Corpus) -> None:
@@ -117,6 +64,9 @@ def test_a_run_learns_and_keeps_its_history(corpus: Corpus) -> None:
         {"average_decay": 0.9, "precision": "bfloat16"},
         {"warmup_share": 0.7},  # interrupted while the rate still climbs
         {"selection": "published"},
+        {"frozen": "embeddings", "average_decay": 0.9},
+        {"frozen": "encoder", "accumulation_steps": 3},
+        {"accumulation_steps": 2, "precision": "bfloat16"},
     ],
     ids=str,
 )
@@ -173,75 +123,60 @@ def test_gradients_of_all_workers_average_to_that_of_one(
         assert torch.allclose(alone, shared, rtol=1e-4, atol=1e-6 * float(alone.abs().max()))  # losses are float32
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.mark.parametrize("mode", ["clean", "reference"])
+@pytest.mark.parametrize(("num", "parts"), [(40, 2), (40, 3), (40, 7), (40, 40), (40, 99), (3, 2), (2, 3), (1, 4)])
+def test_parts_have_the_gradient_of_the_whole_batch(corpus: Corpus, mode: str, num: int, parts: int) -> None:
+    few = corpus.first(num, 1)
+    # Clipped gradients would be equal whatever they are divided by.
+    train = {"epochs": 1, "batch_size": 64, "clip_norm": 0.0}
+    whole, in_parts = (
+        make_loop(few, make_config({"mode": mode}, **train, accumulation_steps=n), dropout=False) for n in (1, parts)
+    )
+    expected, got = next(whole.epochs()), next(in_parts.epochs())
+    assert got["loss"] == pytest.approx(expected["loss"], rel=1e-5, abs=1e-6)
+    assert got["score"] == pytest.approx(expected["score"], abs=1e-4)
+    of_whole, of_parts = gradient(whole), gradient(in_parts)
+    assert of_whole and of_whole.keys() == of_parts.keys()
+    largest = max(float(value.abs().max()) for value in of_whole.values())
+    for name, value in of_whole.items():
+        assert (value - of_parts[name]).abs().max() < 1e-5 * largest, name
 
 
-def shared_run(
-    rank: int, world: int, port: int, corpus: Corpus, config: Config, folder: str, split_at: int | None
-) -> None:
-    """One process of a run; rank 0 leaves its history. split_at: stop after that epoch and go on in a new loop."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=world, rank=rank)
-    ranks = Ranks(rank, world)
-    dropout = split_at is not None
-    loop = make_loop(corpus, config, ranks, dropout=dropout)
-    for record in loop.epochs():
-        if record["epoch"] == split_at:
-            checkpoint = saved(loop, Path(folder) / f"checkpoint-{rank}")
-            loop = make_loop(corpus, config, ranks, dropout=dropout)
-            loop.restore(checkpoint)
-            list(loop.epochs())
-            break
-    if rank == 0:
-        torch.save(untimed(loop.history), Path(folder) / "history.pt")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-    # Without Python's own end: a thread of torch that lets go of a Python object during it aborts the process.
-    os._exit(0)
+def test_each_part_is_computed_by_itself(corpus: Corpus) -> None:
+    seen: list[int] = []
+
+    def watch(model: nn.Module) -> None:
+        model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0].text)) if model.training else None)
+
+    next(make_loop(corpus, make_config(epochs=1, accumulation_steps=3), prepare=watch).epochs())
+    assert seen == [6, 6, 4, 6, 6, 4, 3, 3, 2]
 
 
-def run_shared(world: int, corpus: Corpus, config: Config, folder: Path, split_at: int | None = None) -> Any:
-    folder.mkdir()
-    arguments = (world, free_port(), corpus, config, str(folder), split_at)
-    spawn(shared_run, args=arguments, nprocs=world)
-    return torch.load(folder / "history.pt", weights_only=True)
+@pytest.mark.parametrize("frozen", ["embeddings", "encoder"])
+def test_what_is_frozen_stays_and_the_rest_is_trained(corpus: Corpus, frozen: str) -> None:
+    loop = make_loop(corpus, make_config(epochs=2, frozen=frozen, average_decay=0.5, decay_everything=True))
+    before = {name: value.clone() for name, value in loop.checkpoint().weights.items()}
+    list(loop.epochs())
+    after = loop.checkpoint()
+    assert after.average is not None
+    prefix = "text_encoder.model.embeddings." if frozen == "embeddings" else "text_encoder."
+    changed = {name for name, value in after.weights.items() if not torch.equal(value, before[name])}
+    assert {name for name in before if name.startswith(prefix)} == before.keys() - changed - statistics_of(before)
+    for name in before.keys() - changed:
+        assert torch.equal(after.average[name], before[name])
+    assert not any(name.startswith(prefix) for name in after.optimizer)
 
 
-@pytest.mark.slow
-def test_any_number_of_workers_has_the_same_curve(corpus: Corpus, tmp_path: Path) -> None:
-    config = make_config(epochs=3, batch_size=13)
-    alone = make_loop(corpus, config, dropout=False)
-    list(alone.epochs())
-    shared = run_shared(2, corpus, config, tmp_path / "shared")
-    for mine, theirs in zip(alone.history, shared, strict=True):
-        assert theirs["score"] == pytest.approx(mine["score"], abs=2e-4)
-        for name, value in mine["loss"].items():
-            assert theirs["loss"][name] == pytest.approx(value, abs=2e-4)
+def statistics_of(weights: Iterable[str]) -> set[str]:
+    return {name for name in weights if name.endswith(("_mean", "_std"))}
 
 
-@pytest.mark.slow
-def test_three_workers_with_two_utterances_a_step_continue_exactly(corpus: Corpus, tmp_path: Path) -> None:
-    few = dataclasses.replace(corpus, train=corpus.train.take(range(5)), valid=corpus.valid.take([3]))
-    config = make_config(epochs=4, batch_size=2, average_decay=0.5)
-    whole = run_shared(3, few, config, tmp_path / "whole", split_at=99)
-    assert run_shared(3, few, config, tmp_path / "parts", split_at=2) == whole
-
-
-@pytest.mark.parametrize("name", ["audio", "vision"])
-def test_features_that_are_not_finite_stop_the_run_by_name(corpus: Corpus, name: str) -> None:
-    sequences = corpus.train.sequences(name)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("modality", "parts"), [("audio", 1), ("vision", 1), ("audio", 5)])
+def test_features_that_are_not_finite_stop_the_run_by_name(corpus: Corpus, modality: Modality, parts: int) -> None:
     broken = 17
-    values = sequences.values.copy()
-    values[sequences.offsets[broken]] = float("nan")
-    changed: dict[str, Any] = {name: Ragged(values, sequences.offsets)}
-    train = dataclasses.replace(corpus.train, **changed)
-    loop = make_loop(dataclasses.replace(corpus, train=train), make_config())
-    with pytest.raises(
-        RefusedError, match=rf"step \d of epoch 1: .* of {train.utterance_id[broken]}".replace("$", r"\$")
-    ):
+    name_of_it = re.escape(corpus.train.utterance_id[broken])
+    loop = make_loop(corpus.with_nan("train", broken, modality), make_config(accumulation_steps=parts))
+    with pytest.raises(RefusedError, match=rf"not finite in step \d of epoch 1: [a-z, ]+ of {name_of_it};"):
         list(loop.epochs())
     assert loop.history == []
 
@@ -250,6 +185,44 @@ def test_a_diverging_run_is_refused(corpus: Corpus) -> None:
     loop = make_loop(corpus, make_config(learning_rate=1e30, encoder_learning_rate=1e30, clip_norm=0.0, warmup_share=0))
     with pytest.raises(RefusedError, match="not finite"):
         list(loop.epochs())
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_what_a_broken_step_leaves_is_never_kept(corpus: Corpus, tmp_path: Path, step: int, parts: int) -> None:
+    """A gradient of the second epoch is no number though the losses are: the first epoch's checkpoint is the last, and
+    a run goes on from it as if nothing had been."""
+    config = make_config(average_decay=0.9, accumulation_steps=parts)
+    num_steps = -(-len(corpus.train) // config.train.batch_size)
+    assert num_steps == 3, "the first, the middle and the last step before validation"
+    num_seen = 0
+
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        nonlocal num_seen
+        num_seen += 1
+        # The last batch has 8 utterances, so it has as many parts as the others.
+        return gradient * math.nan if num_seen == parts * (num_steps + step) else gradient
+
+    loop = make_loop(corpus, config, prepare=lambda model: next(model.parameters()).register_hook(spoil))
+    kept = []
+    with pytest.raises(RefusedError, match=rf"the gradient of step {step} of epoch 2 .* and \d+ more; the last checkp"):
+        for record in loop.epochs():
+            kept.append(saved(loop, tmp_path / str(record["epoch"])))
+    assert len(kept) == len(loop.history) == 1
+    for tensors in (kept[0].weights, kept[0].average, kept[0].optimizer):
+        assert tensors and all(value.isfinite().all() for value in tensors.values())
+    whole, again = make_loop(corpus, config), make_loop(corpus, config)
+    again.restore(kept[0])
+    assert [record["epoch"] for record in again.epochs()] == [2, 3]
+    list(whole.epochs())
+    assert untimed(again.history) == untimed(whole.history)
+
+
+def test_a_weight_that_is_too_large_shows_in_the_total_alone(corpus: Corpus) -> None:
+    values = make_config().to_dict()
+    values["loss"]["completeness"] = 1e299
+    with pytest.raises(RefusedError, match=r"not finite in step 1 of epoch 1: total of .* and 11 more;"):
+        list(make_loop(corpus, Config.from_dict(values)).epochs())
 
 
 def test_validation_that_is_not_finite_is_refused(corpus: Corpus) -> None:
