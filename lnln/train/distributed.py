@@ -34,7 +34,7 @@ def distributed(model: nn.Module, train: TrainConfig, device: torch.device, rank
         model,
         device_ids=[device] if device.type == "cuda" else None,
         find_unused_parameters=True,
-        broadcast_buffers=False,
+        forward_sync_buffers=False,
         gradient_as_bucket_view=True,
     )
     if train.gradient_compression == "bfloat16":

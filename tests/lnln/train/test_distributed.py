@@ -138,6 +138,15 @@ def test_any_number_of_workers_and_parts_has_the_same_curve(shared: Shared, alon
     assert_same_curve(alone[name], shared[name][0], 2e-4)
 
 
+@pytest.mark.parametrize("world", [2, 4])
+def test_two_and_four_workers_have_the_curve_of_one(corpus: Corpus, alone: Alone, world: int, tmp_path: Path) -> None:
+    cases = cases_of(corpus)
+    found = run_shared(world, {name: partial(run_case, cases[name]) for name in ("whole", "few")}, tmp_path)
+    for name, outcomes in found.items():
+        assert len(outcomes) == world
+        assert_same_curve(alone[name], outcomes[0], 2e-4)
+
+
 def test_compressed_gradients_are_near_enough(shared: Shared, alone: Alone) -> None:
     for name in ("compressed", "compressed in parts"):
         assert_same_curve(alone[name], shared[name][0], 2e-2)
