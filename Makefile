@@ -75,6 +75,11 @@ radosgw: ## Ceph's S3 server, for the slow tests against a real one (Debian; roo
 			apt-get install -q -y --no-install-recommends $(RADOSGW)"; \
 	fi
 
+.PHONY: iproute2
+iproute2: ## `ip`, for the slow test with two machines (Debian; root or sudo)
+	@command -v ip >/dev/null || $(if $(filter 0,$(shell id -u)),,sudo -n) sh -c "apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends iproute2"
+
 # Two files at a time, each in one process, so that what a file's tests share is made once.
 .PHONY: test-fast
 test-fast: $(VENV)/installed-dev ## the fast part, on two cores: no cluster, no server
