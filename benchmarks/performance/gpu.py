@@ -14,19 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.performance import plain_lnln
-from benchmarks.performance.corpus import MOSI_MEANS, draw_lengths
 from benchmarks.performance.measure import Comparison, Contender, Timing, compare
 from benchmarks.performance.plain_lnln import Shape
-from benchmarks.performance.training import MOSI, check_gradients, models, plain_step, step
+from benchmarks.performance.training import MOSI, check_gradients, make_utterances, models, plain_step, step
 from lnln.batches import Batch, TrainBatches
 from lnln.config import Config, ModelConfig, TrainConfig
-from lnln.data.schema import MODALITIES, Modality, Ragged, Utterances
+from lnln.data.schema import MODALITIES, Utterances
 from lnln.losses import loss_terms, total_loss
 from lnln.models.lnln import LNLN
 from lnln.models.padding import resize
@@ -234,26 +232,6 @@ class PlainSteps:
 
 
 Work = OurSteps | PlainSteps
-
-
-def make_utterances(shape: Shape, num: int) -> Utterances:
-    """Of log-normal lengths, as the section on training has them."""
-    random = np.random.default_rng(0)
-    text, vision, audio = shape.lengths
-    longest: dict[Modality, int] = {"text": text, "audio": audio, "vision": vision}
-    lengths = draw_lengths(random, num, MOSI_MEANS, longest)
-    vision_dim, audio_dim = shape.feature_dims
-    ids = random.integers(_UNKNOWN + 3, shape.vocabulary, lengths["text"].sum()).astype(np.int32)
-    audio_frames = random.standard_normal((lengths["audio"].sum(), audio_dim), np.float32)
-    vision_frames = random.standard_normal((lengths["vision"].sum(), vision_dim), np.float32)
-    return Utterances(
-        utterance_id=[f"u{row}" for row in range(num)],
-        raw_text=[None] * num,
-        label=random.uniform(-3, 3, num).astype(np.float32),
-        text=Ragged.from_lengths(ids, lengths["text"]),
-        audio=Ragged.from_lengths(audio_frames, lengths["audio"]),
-        vision=Ragged.from_lengths(vision_frames, lengths["vision"]),
-    )
 
 
 def padded(batch: Batch, shape: Shape) -> Batch:

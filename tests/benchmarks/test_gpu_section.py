@@ -18,7 +18,6 @@ from benchmarks.performance.gpu import (
     activity_of,
     count_operations,
     describe,
-    make_utterances,
     measure_gpu,
     padded,
     peak_of,
@@ -26,7 +25,7 @@ from benchmarks.performance.gpu import (
 )
 from benchmarks.performance.measure import Timing
 from benchmarks.performance.sections import choose_sections
-from benchmarks.performance.training import plain_step
+from benchmarks.performance.training import make_utterances, plain_step
 from lnln.batches import TrainBatches
 from lnln.config import Config, TrainConfig
 from lnln.errors import RefusedError
