@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lnln import show
+from lnln.cli import show
+from lnln.cli.console import Console
 from lnln.config import fingerprint
-from lnln.console import Console
 from lnln.data.digest import digest_file
 from lnln.data.manifest import NO_TOKENIZER, FeatureManifest, SplitEntry, commit_features, read_features
 from lnln.data.mmsa import MmsaCorpus, read_mmsa

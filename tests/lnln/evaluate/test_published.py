@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lnln import show
-from lnln.console import Console
+from lnln.cli import show
+from lnln.cli.console import Console
 from lnln.errors import RefusedError
 from lnln.evaluate import evaluate
 from lnln.evaluations import PUBLISHED_SELECTION, Evaluation

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import rich.console
 import rich.table
 
+from lnln.cli.console import Console, table
 from lnln.config import to_dict
-from lnln.console import Console, table
 
 if TYPE_CHECKING:
     from lnln.data.manifest import FeatureManifest, ViewManifest

@@ -9,12 +9,12 @@ import sys
 import pytest
 import rich.console
 
-from lnln.console import Console, table
+from lnln.cli.console import Console, table
 
 # Prints from Python and from a child process while a result is made, then the result.
 NOISY = """
 import subprocess, sys
-from lnln.console import Console
+from lnln.cli.console import Console
 console = Console(as_json=True, quiet=sys.argv[1] == "quiet")
 with console.as_progress():
     print("from Python")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from lnln import show
-from lnln.console import Console
+from lnln.cli import show
+from lnln.cli.console import Console
 from lnln.doctor import Finding
 from lnln.evaluate import evaluate
 from lnln.model_store import list_models, publish

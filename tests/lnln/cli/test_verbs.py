@@ -14,8 +14,8 @@ import typer
 from typer.testing import CliRunner
 
 from lnln import __version__
-from lnln.arguments import global_options_first, read_gpus, read_seeds, read_workers
 from lnln.cli import app
+from lnln.cli.arguments import global_options_first, read_gpus, read_seeds, read_workers
 from lnln.data.schema import MODALITIES
 from lnln.data.store import Store
 from lnln.model_store import publish

@@ -1,0 +1,171 @@
+"""Verbs from views to scores."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lnln.cli import show
+from lnln.cli.arguments import (
+    ConfigName,
+    Corpus,
+    GpusPerWorker,
+    Overrides,
+    Parallel,
+    Seed,
+    Seeds,
+    WorkerRange,
+    Workers,
+    read_gpus,
+    read_numbers,
+    read_rates,
+    read_seeds,
+    read_workers,
+)
+from lnln.cli.session import Session, chosen_config
+
+
+def train(
+    context: typer.Context,
+    corpus: Corpus,
+    config: ConfigName = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    seeds: Seeds = None,
+    parallel: Parallel = None,
+    workers: WorkerRange = "1",
+    gpus_per_worker: GpusPerWorker = 1.0,
+    model: Annotated[str | None, typer.Option(help="The network: lnln or text_only (model.name).")] = None,
+) -> None:
+    """One run, or one for each seed; started again with the same arguments it continues, or says that it finished
+    before."""
+    if seed is not None and seeds is not None:
+        raise typer.BadParameter("a run has one seed: give --seed or --seeds", param_hint="--seeds")
+    if seeds is not None and any(item.partition("=")[0].strip() == "train.seed" for item in overrides or []):
+        raise typer.BadParameter("a run has one seed: give --set train.seed or --seeds", param_hint="--seeds")
+    if parallel is not None and seeds is None:
+        raise typer.BadParameter("it is the number of runs of --seeds at a time", param_hint="--parallel")
+    several, num_workers = read_seeds("--seeds", seeds), read_workers("--workers", workers)
+    num_gpus = read_gpus("--gpus-per-worker", gpus_per_worker)
+    from lnln.train.launch import train as run_training
+    from lnln.train.seeds import SeedsFailedError, finished_seeds, train_seeds
+
+    session: Session = context.obj
+    chosen = chosen_config(corpus, config, [*(overrides or []), *([f"model.name={model}"] if model else [])], seed)
+    failed: SeedsFailedError | None = None
+    with session.console.as_progress():
+        store = session.store
+        were_finished = finished_seeds(store, corpus, chosen, several or [chosen.train.seed])
+        if several is None:
+            run = run_training(
+                store, corpus, chosen, num_workers=num_workers, gpus_per_worker=num_gpus, config_name=config
+            )
+        else:
+            try:
+                made = train_seeds(
+                    store,
+                    corpus,
+                    chosen,
+                    several,
+                    num_workers=num_workers,
+                    gpus_per_worker=num_gpus,
+                    num_parallel=parallel,
+                    config_name=config,
+                )
+                runs = dict(zip(several, made, strict=True))
+            except SeedsFailedError as error:
+                failed, runs = error, error.runs
+    if several is None:
+        show.run(session.console, run, was_finished=bool(were_finished))
+    elif runs:
+        reasons = failed.reasons if failed else {}
+        show.seeds(session.console, runs, reasons, were_finished=were_finished, command=session.command)
+    if failed:
+        raise failed
+
+
+def tune(
+    context: typer.Context,
+    corpus: Corpus,
+    trials: Annotated[int, typer.Option(help="Finished trials that the study is to have.")],
+    config: ConfigName = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    workers: Workers = 1,
+    space: Annotated[
+        Path | None, typer.Option(help="A YAML file of ranges, such as `adversarial: {low: 0.1, high: 3}`.")
+    ] = None,
+) -> None:
+    """A study over the loss weights; running it again continues it."""
+    from tuning.select import best_trial, table
+    from tuning.space import load_space
+    from tuning.sweep import tune as run_study
+
+    session: Session = context.obj
+    with session.console.as_progress():
+        study = run_study(
+            session.store,
+            corpus,
+            chosen_config(corpus, config, overrides, seed),
+            num_trials=trials,
+            num_workers=workers,
+            space=load_space(space),
+        )
+    chosen = [*(overrides or []), *(f"loss.{name}={weight!r}" for name, weight in best_trial(study).weights.items())]
+    options = [("--config", config), *(("--set", item) for item in chosen), ("--seed", seed)]
+    words = ["train", corpus, *(str(word) for pair in options if pair[1] is not None for word in pair)]
+    value = {**study.to_dict(), "trials": [trial.to_dict() for trial in study.trials]}
+    show.study(session.console, value, table(study), f"{session.command} {shlex.join(words)}")
+
+
+def evaluate(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A run, a published model (mosi-lnln@best) or a pulled folder.")],
+    corpus: Annotated[str | None, typer.Option(help="Another corpus than the model was trained on.")] = None,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    rates: Annotated[
+        str | None,
+        typer.Option(help="Missing rates, such as 0,0.5,0.9, or 1/0/0 for text, audio, vision; default: the model's."),
+    ] = None,
+    mask_seeds: Annotated[str | None, typer.Option(help="Mask seeds, such as 0,1,2; default: the model's.")] = None,
+    selection: Annotated[
+        str,
+        typer.Option(
+            help="published: each metric by the epoch that was best in it on test, of a run with train.selection "
+            "published; to compare with published tables only."
+        ),
+    ] = "validation",
+    protocol: Annotated[
+        Literal["frame", "block", "modality", "noise"] | None,
+        typer.Option(help="How views are made; default: the model's."),
+    ] = None,
+) -> None:
+    """All missing rates and all metrics, from one load of the corpus."""
+    from lnln.evaluate import evaluate as run_evaluation
+
+    session: Session = context.obj
+    at, seeds = read_rates("--rates", rates), read_numbers("--mask-seeds", mask_seeds, int)
+    with session.console.as_progress():
+        evaluation = run_evaluation(
+            session.store, name, corpus, split=split, rates=at, mask_seeds=seeds, selection=selection, protocol=protocol
+        )
+    show.evaluation(session.console, evaluation)
+
+
+def report(
+    context: typer.Context,
+    names: Annotated[list[str], typer.Argument(help="Runs, published models or pulled folders.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the report goes; default: reports/ and the first name.")
+    ] = None,
+) -> None:
+    """Tables and the robustness curve of one or more models."""
+    from lnln.report import report as write_report
+
+    session: Session = context.obj
+    with session.console.as_progress():
+        path = write_report(session.store, names, folder or Path("reports") / Path(names[0]).resolve().name)
+    session.console.result({"report": str(path)}, lines=[str(path)])
