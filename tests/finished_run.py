@@ -17,19 +17,23 @@ from lnln.runs import run_folder, run_id_for, run_record
 from pipelines.ingest import import_corpus
 from tests.corpora import mmsa_pickle
 
-TINY = {
+# As shallow as a whole LNLN can be.
+SHALLOW: dict[str, Any] = {
+    "embedding_depth": 1,
+    "completeness_depth": 1,
+    "proxy_depth": 1,
+    "reconstructor_depth": 1,
+    "dominant_depth": 1,
+    "fusion_depth": 1,
+}
+TINY: dict[str, Any] = {
     "model": {
         "text_encoder": "tiny",
         "hidden_dim": 16,
         "num_heads": 2,
         "head_dim": 8,
         "num_tokens": 2,
-        "embedding_depth": 1,
-        "completeness_depth": 1,
-        "proxy_depth": 1,
-        "reconstructor_depth": 1,
-        "dominant_depth": 1,
-        "fusion_depth": 1,
+        **SHALLOW,
     },
     "corruption": {"rates": [0.0, 0.5, 0.9], "validation_rates": [0.0, 0.5]},
 }

@@ -41,8 +41,9 @@ _UNKNOWN = 100
 # A graph is recorded in the second run of a shape and replayed from the third on.
 _WARM_UPS = 3
 
-# Dense peak in 10**12 operations a second, bfloat16 and TF32, as NVIDIA's data sheets have it, by words of a card's
-# name; the first that fits counts.
+# Dense peak in 10**12 operations a second, bfloat16 and TF32, by words of a card's name; the first that fits counts.
+# From NVIDIA's data sheets, A100 1758950-r4, H100 tensor-core-gpu, H200 sc23, L4 and L40S; where those give figures
+# with sparsity (Hopper, Ada), half of them.
 PEAKS: dict[str, tuple[float, float]] = {
     "H200": (989, 494),
     "H100 PCIe": (756, 378),

@@ -7,7 +7,6 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,17 +23,8 @@ from lnln.losses import loss_terms, total_loss
 from lnln.models import SentimentModel
 from lnln.train.compiled import compile_model
 from lnln.views import Views
+from tests.finished_run import SHALLOW
 from tests.lnln.models.random_inputs import FEATURE_SPEC, SPEC, random_batch, small_config, small_model, small_text_only
-
-# As small as a whole LNLN can be: what a compiler needs hangs on the number of layers.
-SHALLOW: dict[str, Any] = {
-    "embedding_depth": 1,
-    "completeness_depth": 1,
-    "proxy_depth": 1,
-    "reconstructor_depth": 1,
-    "dominant_depth": 1,
-    "fusion_depth": 1,
-}
 
 
 @pytest.fixture(autouse=True)
