@@ -282,18 +282,33 @@ class TrainConfig:
 class TuneConfig:
     """How a study is run; no part of a run's identity."""
 
-    # Epochs of one trial, instead of `train.epochs`.
+    # Epochs of each training of a trial, instead of `train.epochs`.
     epochs: int = 5
-    sampler: Literal["tpe", "random"] = "tpe"
+    # Seeds that every trial trains with, one after the other, its scores their means; empty: `train.seed` alone. What
+    # seeds differ by is as large as what most weights do.
+    seeds: tuple[int, ...] = ()
+    # Scores on the validation split that are made good, the first of them choosing the best trial: see
+    # tuning/objectives.py. Several: a front of trials, and no pruning.
+    objectives: tuple[str, ...] = ("mae",)
+    # `tpe`, `random`, or any sampler of Optuna by the name of its class, such as CmaEsSampler.
+    sampler: str = "tpe"
     seed: int = 0
-    # Trials that run at the same time.
-    max_concurrent_trials: int = 1
+    # `asha` stops a trial whose mean validation MAE, after `grace_epochs` and again after each `reduction_factor` times
+    # as many, is not among the best 1/reduction_factor of those that came as far.
+    pruning: Literal["none", "asha"] = "asha"
+    grace_epochs: int = 2
+    reduction_factor: int = 3
+    # Trials that run at the same time; 0: as many as there is room for. With one at a time a study that was interrupted
+    # proposes what it would have.
+    max_concurrent_trials: int = 0
     # Optuna storage; empty: a journal file in the study's folder.
     storage_url: str = ""
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "max_concurrent_trials"):
-            _require(getattr(self, key) >= 1, f"tune.{key}", "1 or more", getattr(self, key))
+        for key, least in (("epochs", 1), ("grace_epochs", 1), ("reduction_factor", 2), ("max_concurrent_trials", 0)):
+            _require(getattr(self, key) >= least, f"tune.{key}", f"{least} or more", getattr(self, key))
+        seeds_differ = len(set(self.seeds)) == len(self.seeds) and all(0 <= seed < 2**63 for seed in self.seeds)
+        _require(seeds_differ, "tune.seeds", "different numbers from 0 on", list(self.seeds))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -417,7 +432,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         items = value if isinstance(value, (list, tuple)) else [value]
         return tuple(_convert(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(items))
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer of more than 308 digits
+            number = float("inf")
         _require(number == number and abs(number) != float("inf"), where, "a finite number", value)
         return number
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as text

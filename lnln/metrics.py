@@ -126,6 +126,12 @@ def classify(name: str, values: ArrayLike, label_range: Sequence[float]) -> Clas
     return _classifiers(label_range)[name](array.clip(-1, 1) if is_sims(label_range) else array)
 
 
+def collapse_share(predictions: ArrayLike, label_range: Sequence[float]) -> float:
+    """Share of the predictions in the most frequent class of the finest accuracy; 1 says the same of all."""
+    counts = np.unique(classify(accuracy_names(label_range)[0], predictions, label_range), return_counts=True)[1]
+    return float(counts.max() / counts.sum())
+
+
 def is_counted(name: str, labels: ArrayLike) -> NDArray[np.bool_]:
     """True where the accuracy `name` counts the utterance: `np` leaves out labels of exactly 0."""
     array = np.asarray(labels, np.float32)

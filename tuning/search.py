@@ -1,89 +1,51 @@
-"""OptunaSearch that keeps how each trial went or why it failed, and whose suggestions go on where they ended.
+"""OptunaSearch that keeps how each trial went, or why it failed or was stopped.
 
-Ray Tune asks it for weights and tells it results; Optuna's storage is the study's only state.
+Ray Tune asks it for parameters and tells it results; Optuna's storage is the study's only state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from lnln.config import fingerprint
+from tuning.gate import Gate
+from tuning.objectives import Objective
+from tuning.samplers import INTERRUPTED, distributions
 from tuning.space import Space
-from tuning.trial import METRIC, end_of
+from tuning.trial import TIME, end_of, notice_of, seeds_of
 
 # Names of what this module keeps with Optuna's trials (user attributes).
 RECORD = "record"
-INTERRUPTED = "interrupted"
 _REPEATS = "repeats"
 
-
-def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """The space in Optuna's words."""
-    return {
-        name: FloatDistribution(span.low, span.high, log=span.scale == "log") for name, span in space.ranges.items()
-    }
+# How often a trial is tried again whose process was lost.
+MAX_REPEATS = 3
 
 
-def is_interrupted(trial: FrozenTrial) -> bool:
-    """Whether the trial's driver ended before it did."""
-    return bool(trial.user_attrs.get(INTERRUPTED))
+class Observer(Protocol):
+    """Hears of the trials, by Optuna's numbers."""
 
+    def ended(self, trial: FrozenTrial) -> None:
+        """It is recorded in Optuna's storage."""
 
-class SeededSampler(BaseSampler):
-    """TPE or random suggestions that depend on (seed, number of trials before, their results) and nothing else.
-
-    A study that was continued thus makes the suggestions of one that never stopped, and never the same ones twice.
-    Trials that were interrupted do not count: each is followed by another with its weights.
-    """
-
-    def __init__(self, kind: Literal["tpe", "random"], seed: int) -> None:
-        self._kind, self._seed = kind, seed
-        self._sampler: BaseSampler = self._make(0)
-
-    def describe(self) -> dict[str, Any]:
-        """What a record needs to make the same suggestions again, with the version of Optuna."""
-        made = self._make(0)
-        arguments = {"n_startup_trials": 10, "multivariate": True, "constant_liar": True} if self._kind == "tpe" else {}
-        return {"name": type(made).__name__, "seed": self._seed, **arguments}
-
-    def _make(self, index: int) -> BaseSampler:
-        seed = int(fingerprint([self._seed, index])[:8], 16)
-        if self._kind == "random":
-            return RandomSampler(seed=seed)
-        return TPESampler(seed=seed, n_startup_trials=10, multivariate=True, constant_liar=True)
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        earlier = study.get_trials(deepcopy=False)[: trial.number]
-        self._sampler = self._make(sum(not is_interrupted(other) for other in earlier))
-        self._sampler.before_trial(study, trial)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._sampler.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return self._sampler.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+    def said(self, number: int, text: str) -> None:
+        """Something to be passed on."""
 
 
 class RecordingSearch(OptunaSearch):
-    """OptunaSearch whose trials end COMPLETE with their best epoch, or FAIL with a reason, and are recorded at once.
+    """OptunaSearch whose trials are recorded at once, as what they were: complete with their values, pruned, or failed.
 
-    after_trial is called with the finished trial. Should it fail, no further trial starts, and `error` says why: Tune
-    would log an exception and go on.
+    A trial that diverged is PRUNED in Optuna, with a constraint that it breaks: samplers know of failed trials nothing
+    at all, and would walk into the same corner again. In our record it has failed.
+    stopped: why the trial with Tune's id was stopped, None where it was not. Should the observer fail, no further trial
+    starts, and `error` says why: Tune would log an exception and go on.
     """
 
     def __init__(
@@ -92,38 +54,83 @@ class RecordingSearch(OptunaSearch):
         storage: optuna.storages.BaseStorage,
         sampler: BaseSampler,
         space: Space,
-        after_trial: Callable[[FrozenTrial], None],
+        objectives: Sequence[Objective],
+        gate: Gate,
+        observer: Observer,
+        stopped: Callable[[str], str | None],
     ) -> None:
+        modes = ["min" if objective.direction == "minimize" else "max" for objective in objectives]
         super().__init__(
             space=distributions(space),
-            metric=METRIC,
-            mode="min",
+            metric=objectives[0].name if len(objectives) == 1 else [objective.name for objective in objectives],
+            mode=modes[0] if len(modes) == 1 else modes,
             sampler=sampler,
             storage=storage,
             study_name=study.study_name,
         )
-        self._study, self._after_trial = study, after_trial
+        self._study, self._space_of_study, self._objectives = study, space, objectives
+        self._gate, self._observer, self._stopped = gate, observer, stopped
         self.error: Exception | None = None
         self.num_ended = 0
 
     def suggest(self, trial_id: str) -> Any:
-        return Searcher.FINISHED if self.error else super().suggest(trial_id)
+        """Parameters; None where there is no room for a trial now."""
+        if self.error or self._gate.is_over():
+            return Searcher.FINISHED
+        try:
+            return self._space_of_study.values(super().suggest(trial_id) or {}) if self._gate.has_room() else None
+        except Exception as failure:  # Tune would end with a traceback
+            self.error = failure
+            return Searcher.FINISHED
+
+    def number(self, trial_id: str) -> int:
+        """Optuna's number of the trial that Tune calls so."""
+        return int(self._ot_trials[trial_id].number)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if end_of(result) is None:
-            super().on_trial_result(trial_id, result)
+        notice = notice_of(result)
+        try:
+            if notice is not None:
+                self._observer.said(self.number(trial_id), notice)
+            elif TIME in result:
+                self._report(trial_id, result)
+        except Exception as failure:  # Tune would take it for the trial's, and try that again
+            self.error = self.error or failure
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        record = end_of(result or {}) or {"reason": "its process ended before the trial did"}
-        value = record.pop(METRIC, None)
-        trial = self._ot_trials[trial_id]
         try:
-            trial.set_user_attr(RECORD, record)
-            super().on_trial_complete(trial_id, None if value is None else {METRIC: value}, error=value is None)
+            self._end(trial_id, result or {})
             self.num_ended += 1
-            self._after_trial(self._study.trials[trial.number])
+            self._observer.ended(self._study.get_trials(deepcopy=False)[self.number(trial_id)])
         except Exception as failure:
-            self.error = failure
+            self.error = self.error or failure
+
+    def _end(self, trial_id: str, result: dict[str, Any]) -> None:
+        trial, record, reason = self._ot_trials[trial_id], end_of(result), self._stopped(trial_id)
+        values, state = None, TrialState.FAIL
+        if record is not None:
+            values = record.pop("values")
+            if values is not None:
+                state = TrialState.COMPLETE
+            elif record["has_diverged"]:
+                state = TrialState.PRUNED
+                trial.set_constraint("diverged", 1.0)
+        elif reason is not None:
+            self._report(trial_id, result)  # Tune keeps the last one to itself
+            state = TrialState.PRUNED
+            record = {"reason": reason, "seeds": seeds_of(result), "seconds": round(result["time_total_s"], 3)}
+        else:
+            record = {"reason": f"its process ended before the trial did, {MAX_REPEATS + 1} times"}
+        trial.set_user_attr(RECORD, record)
+        told = None if values is None else [values[objective.name] for objective in self._objectives]
+        self._study.tell(trial, told, state=state)
+
+    def _report(self, trial_id: str, result: dict[str, Any]) -> None:
+        trial = self._ot_trials[trial_id]
+        # A trial that is tried again repeats what it told before.
+        told = self._study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        if len(self._objectives) == 1 and result[TIME] not in told:
+            trial.report(result[self._objectives[0].name], result[TIME])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a study continues from Optuna's storage, never from Tune's files."""
@@ -131,16 +138,34 @@ class RecordingSearch(OptunaSearch):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, as `save`."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as `save`: Tune pickles all that it was given, and locks and leases cannot be."""
+        return {}
+
 
 def mark_interrupted(study: optuna.Study) -> None:
-    """RUNNING trials of a driver that is no more become FAIL, and their weights are queued again."""
+    """RUNNING trials of a driver that is no more become FAIL, and their parameters are queued again."""
     trials = study.get_trials(deepcopy=False)
     repeated = {trial.user_attrs.get(_REPEATS) for trial in trials}
     for trial in trials:
         if trial.state != TrialState.RUNNING:
             continue
-        weights = trial.params or trial.system_attrs.get("fixed_params")
-        if weights and trial.number not in repeated:
-            study.enqueue_trial(weights, user_attrs={_REPEATS: trial.number})
+        drawn = trial.params or trial.system_attrs.get("fixed_params")
+        if drawn and trial.number not in repeated:
+            study.enqueue_trial(drawn, user_attrs={_REPEATS: trial.number})
         study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
         study.tell(trial.number, state=TrialState.FAIL)
+
+
+def enqueue_configured(study: optuna.Study, space: Space, configured: dict[str, float]) -> None:
+    """Queue the configured parameters, unless a trial has shown what they do or is about to."""
+    for trial in study.get_trials(deepcopy=False):
+        drawn = trial.system_attrs.get("fixed_params", trial.params)
+        if not trial.user_attrs.get(INTERRUPTED) and are_equal(space.values(drawn), configured):
+            return
+    study.enqueue_trial(space.drawn(configured))
+
+
+def are_equal(one: dict[str, float], other: dict[str, float]) -> bool:
+    """Whether both are the same parameters."""
+    return one.keys() == other.keys() and all(math.isclose(one[name], other[name]) for name in one)

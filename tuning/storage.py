@@ -1,24 +1,27 @@
-"""Where Optuna keeps a study: a journal file in the study's folder, or a database (`tune.storage_url`).
+"""Where Optuna keeps a study, and that one driver at a time continues it.
 
-A journal wants a real file system. Where the store is none, the journal lies in a folder of this machine
-(`LNLN_CACHE`, else the user's cache) and is copied from the store first and to the store after every trial.
+    with open_storage(store, study_id, config.tune.storage_url) as storage:
+        study = optuna.create_study(storage=storage.optuna, ...)
+        ...
+        storage.save()                  # after every trial
+
+The storage is a journal file in the study's folder (`tuning/journal.py`), or a database where `tune.storage_url` names
+one (`tuning/database.py`). Either can be opened by optuna-dashboard at the same time.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 
-from lnln.data.lock import local_folder, only_one
+from lnln.data.lease import Lease, held
+from lnln.data.lock import local_folder
 from lnln.data.store import Store
-from lnln.errors import RefusedError
-from tuning.select import study_folder
+from tuning.database import held_database
+from tuning.journal import CopiedJournal, open_journal
+from tuning.record import study_folder
 
 _JOURNAL = "optuna.journal"
 
@@ -26,90 +29,42 @@ _JOURNAL = "optuna.journal"
 class StudyStorage:
     """Optuna's storage of one study, held by this process alone."""
 
-    def __init__(self, optuna: BaseStorage) -> None:
+    def __init__(self, optuna: BaseStorage, leases: Sequence[Lease], copy: Callable[[], None] | None = None) -> None:
         self.optuna = optuna
+        self._leases, self._copy = leases, copy
+
+    @property
+    def driver(self) -> str:
+        """Of no other driver of any study: a name for what only this one uses."""
+        return self._leases[0].token
+
+    def confirm(self) -> None:
+        """RefusedError where another driver has taken over the study, so that this one may not write for it."""
+        for lease in self._leases:
+            lease.confirm()
 
     def save(self) -> None:
-        """Bring what Optuna wrote to where it lasts. Called after every trial."""
-
-
-class _CopiedJournal(StudyStorage):
-    """A journal on this machine that stands for the one in the store.
-
-    Journals only grow, so a local one that begins with the store's is the newer of the two: its driver was killed
-    before it could copy. Any other local one is of no use.
-    """
-
-    def __init__(self, store: Store, path: str, journal: Path) -> None:
-        self._store, self._path, self._journal = store, path, journal
-        self._known: bytes | None = None
-        with contextlib.suppress(FileNotFoundError):
-            self._known = store.read(path)
-        is_newer = self._known is not None and journal.exists() and journal.read_bytes().startswith(self._known)
-        if self._known is None:
-            journal.unlink(missing_ok=True)
-        elif not is_newer:
-            journal.write_bytes(self._known)
-        super().__init__(_open_journal(journal))
-
-    def save(self) -> None:
-        content = self._journal.read_bytes()
-
-        def replace(current: bytes | None) -> bytes:
-            if current != self._known:
-                raise RefusedError(
-                    f"{self._store.url}/{self._path} was changed by another process while this one continued the same "
-                    "study; let one process at a time do so"
-                )
-            return content
-
-        self._known = self._store.update(self._path, replace)
+        """Bring what Optuna wrote to where it lasts. Called after every trial; RefusedError as `confirm`."""
+        self.confirm()
+        if self._copy is not None:
+            self._copy()
 
 
 @contextlib.contextmanager
 def open_storage(store: Store, study_id: str, storage_url: str) -> Iterator[StudyStorage]:
-    """The study's Optuna storage, locked against other processes of this machine as long as the context lasts.
+    """The study's Optuna storage, held against other processes, here and elsewhere, as long as the context lasts.
 
-    RefusedError where another process continues the study, or the database cannot be reached.
+    RefusedError where another process continues the study, the database cannot be reached, or the journal is damaged;
+    from the storage too, before it writes, where another process has taken the study over meanwhile.
     """
-    with only_one(store, study_folder(study_id), f"study {study_id}"):
-        journal = local_folder(store, study_folder(study_id)) / _JOURNAL
+    folder = study_folder(study_id)
+    journal = local_folder(store, folder) / _JOURNAL
+    with held(store, folder, f"study {study_id}") as lease:
         if storage_url:
-            yield StudyStorage(_open_database(storage_url))
-        elif _is_remote(store):
-            yield _CopiedJournal(store, f"{study_folder(study_id)}/{_JOURNAL}", journal)
+            with held_database(storage_url, study_id) as (database, database_lease):
+                yield StudyStorage(database, [lease, database_lease])
+        elif "://" in store.url:
+            copied = CopiedJournal(store, f"{folder}/{_JOURNAL}", journal)
+            yield StudyStorage(open_journal(journal, lease.check), [lease], copied.copy)
         else:
-            yield StudyStorage(_open_journal(journal))
-
-
-def _is_remote(store: Store) -> bool:
-    return "://" in store.url
-
-
-def _open_database(url: str) -> BaseStorage:
-    try:
-        return RDBStorage(url)
-    except Exception as error:  # SQLAlchemy, drivers and Optuna each raise their own
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise RefusedError(f"cannot open the database of tune.storage_url ({reason})") from error
-
-
-def _open_journal(journal: Path) -> BaseStorage:
-    """The journal, mended after a driver that was killed while it wrote: its lock removed, its last half line cut."""
-    with contextlib.suppress(FileNotFoundError):
-        Path(f"{journal}.lock").unlink()
-    try:
-        content = journal.read_bytes() if journal.exists() else b""
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(journal, whole)
-        for line in content[:whole].splitlines():  # Optuna would notice the last one only after it wrote another
-            if not isinstance(json.loads(line), dict):
-                raise ValueError("a line of it is no record")
-        return JournalStorage(JournalFileBackend(str(journal)))
-    except Exception as error:  # Optuna raises whatever replaying a damaged line leads to
-        reason = " ".join(str(error).split())
-        raise RefusedError(
-            f"the journal {journal} of the study is damaged ({type(error).__name__}: {reason}); "
-            "restore it, or remove the study's folder to begin anew"
-        ) from error
+            yield StudyStorage(open_journal(journal, lease.confirm), [lease])

@@ -3,41 +3,52 @@
     study = tune(store, "mosi", config, num_trials=20)      # again with 30: ten more
     config = best_config(config, study)
 
-The first trial has the configured weights, so a study never ends worse than it began. What is done stays done: a driver
-that was killed is continued by the same call, and one trial that fails stops no other.
+The first trial has the configured parameters, so a study never ends worse than it began. What is done stays done: a
+driver that was killed is continued by the same call, and one trial that fails stops no other.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import optuna
 import ray
 from optuna.trial import FrozenTrial, TrialState
 from ray import tune as ray_tune
+from ray.exceptions import RayError
 
 import lnln
 from lnln import progress
-from lnln.config import Config, fingerprint
+from lnln.config import Config, ModelConfig, fingerprint
+from lnln.data.lease import LostLeaseError
 from lnln.data.manifest import read_features
 from lnln.data.store import Store
 from lnln.errors import RefusedError
+from lnln.train.failures import reason_of
 from lnln.train.launch import check, chosen_threads
-from lnln.train.session import ray_session
-from tuning.search import RECORD, RecordingSearch, SeededSampler, is_interrupted, mark_interrupted
-from tuning.select import State, Study, TrialRecord, save_study, study_folder
-from tuning.space import DEFAULT_SPACE, Space
+from lnln.train.room import Demand, cores_here, cores_of_machines, share_of_cores
+from lnln.train.session import cluster_address, ray_session
+from tuning.gate import Gate, RoomQueue
+from tuning.objectives import Objective, read_objectives
+from tuning.places import Places
+from tuning.pruning import Pruning
+from tuning.record import SeedResult, State, Study, TrialRecord, save_study, study_folder
+from tuning.samplers import SeededSampler, is_interrupted, require_sampler
+from tuning.search import MAX_REPEATS, RECORD, RecordingSearch, are_equal, enqueue_configured, mark_interrupted
+from tuning.space import DEFAULT_SPACE, PARAMETERS, Space
 from tuning.storage import StudyStorage, open_storage
-from tuning.trial import Task, run_trial
+from tuning.trial import TIME, Task, run_trial
 
-# A trial's own process only waits for the training that it started.
-TRIAL_CPUS = 0.1
+# A trial's own process only waits for the trainings that it starts: of cores it takes none, of memory so little that
+# every machine of a cluster has it. Ray cannot place what takes nothing at all.
+TRIAL_RESOURCES = {"cpu": 0.0, "memory": 2.0**20}
 
 _STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",
@@ -54,85 +65,137 @@ def tune(
     *,
     num_trials: int,
     num_workers: int = 1,
+    gpus_per_worker: float = 1.0,
     use_gpu: bool | None = None,
     space: Space = DEFAULT_SPACE,
+    max_minutes: float | None = None,
 ) -> Study:
-    """Run trials until the study has `num_trials` complete ones, and return it.
+    """Run trials until the study has `num_trials` that are complete or pruned, and return it.
 
-    Each trains for `config.tune.epochs` epochs with `num_workers` workers; `config.tune.max_concurrent_trials` of them
-    at a time. A line per finished trial goes to standard error. Raises RefusedError for an unknown corpus, a space that
-    does not hold the configured weights, a study that another process runs, and where every trial of the study failed.
+    Each trains `config.tune.epochs` epochs with each seed, with `num_workers` workers that take `gpus_per_worker` of a
+    GPU where there are any; `config.tune.max_concurrent_trials` of them at a time. A line per ended trial goes to
+    standard error. A trial that failed is not replaced until the next call. max_minutes: none starts after that, and
+    those that run are waited for.
+    Raises RefusedError for an unknown corpus, objective or sampler, a space that does not hold the configured
+    parameters or varies what the model does not have, a study that another process continues, and where every trial of
+    the study failed.
     """
     if num_trials < 1:
         raise RefusedError(f"a study needs 1 trial or more, got {num_trials}")
-    space.require(config.loss)
+    if max_minutes is not None and not max_minutes > 0:
+        raise RefusedError(f"a study may take a number of minutes above 0, got {max_minutes:g}")
+    space.require(config)
+    _require_effect(space, config.model)
     manifest = read_features(store, corpus)
-    check(store, manifest, config, num_workers, use_gpu)
+    objectives = read_objectives(config.tune.objectives, manifest.label_range, config.corruption.validation_rates)
+    directions = [objective.direction for objective in objectives]
+    sampler = SeededSampler(config.tune.sampler, config.tune.seed)
+    with _quiet_optuna():
+        require_sampler(sampler, space, directions)
+    check(store, manifest, config, num_workers, use_gpu, gpus_per_worker)
     feature_id = manifest.feature_id
     study_id = study_id_for(corpus, feature_id, config, space)
-    sampler = SeededSampler(config.tune.sampler, config.tune.seed)
     empty = Study(
         study_id=study_id,
         corpus=corpus,
         feature_id=feature_id,
         config=config.to_dict(),
         space=space,
-        configured_weights=space.weights(config.loss),
+        configured=space.configured(config),
+        directions={objective.name: objective.direction for objective in objectives},
+        seeds=seeds_of_trial(config),
         sampler=sampler.describe(),
         versions={"lnln": lnln.__version__, "optuna": optuna.__version__, "ray": ray.__version__},
         trials=(),
     )
     with _quiet_optuna(), open_storage(store, study_id, config.tune.storage_url) as storage:
         optuna_study = optuna.create_study(
-            storage=storage.optuna, study_name=study_id, direction="minimize", load_if_exists=True
+            storage=storage.optuna,
+            sampler=sampler,
+            study_name=study_id,
+            directions=directions,
+            load_if_exists=True,
         )
+        if optuna_study.metric_names is None:  # for others' tools; ours know them from the config
+            optuna_study.set_metric_names([objective.name for objective in objectives])
         mark_interrupted(optuna_study)
-        num_missing = num_trials - _count(optuna_study, TrialState.COMPLETE)
+        recorder = _Recorder(store, storage, optuna_study, empty, objectives, num_trials)
+        num_missing = num_trials - recorder.num_done()
         if num_missing > 0:
-            _enqueue_configured(optuna_study, empty.configured_weights)
-            recorder = _Recorder(store, storage, optuna_study, empty, num_trials)
+            enqueue_configured(optuna_study, space, empty.configured)
             recorder.save()
-            search = RecordingSearch(optuna_study, storage.optuna, sampler, space, recorder)
-            folder = f"{study_folder(study_id)}/ray"
-            task = Task(store.url, corpus, feature_id, config, folder, num_workers, use_gpu, chosen_threads())
-            _run(task, search, num_missing)
-        study = dataclasses.replace(empty, trials=records(optuna_study, empty.configured_weights))
+            task = Task(
+                store_url=store.url,
+                corpus=corpus,
+                feature_id=feature_id,
+                config=config,
+                storage=f"{study_folder(study_id)}/ray/{storage.driver}",
+                seeds=empty.seeds,
+                objectives=objectives,
+                num_workers=num_workers,
+                gpus_per_worker=gpus_per_worker,
+                use_gpu=use_gpu,
+            )
+            _run(task, recorder, sampler, num_missing, max_minutes)
+        else:
+            done = f"its {num_trials} trials" if not num_missing else f"{recorder.num_done()} trials"
+            progress.line(f"study {study_id} has {done} already; a larger number of trials continues it")
+        study = recorder.study()
         save_study(store, study)
-    if not study.count("complete"):
-        failed = [trial for trial in study.trials if trial.state == "failed"]
-        raise RefusedError(f"study {study_id}: all {len(failed)} trials failed; the last because: {failed[-1].reason}")
+    if not study.of_state("complete") and not study.of_state("pruned"):
+        failed = study.of_state("failed")
+        if failed:
+            raise RefusedError(
+                f"study {study_id}: all {len(failed)} trials failed; the last because: {failed[-1].reason}"
+            )
+        raise RefusedError(f"study {study_id} has no trial that ended; the same command continues it")
     return study
 
 
 def study_id_for(corpus: str, feature_id: str, config: Config, space: Space) -> str:
     """Name of the study: the same for all that makes its trials comparable.
 
-    Neither the weights that it varies, nor the epochs of a final run, nor where and how many at a time it runs count.
+    Neither the parameters that it varies, nor the epochs of a final run, nor where and how many at a time it runs
+    count.
     """
     identity = config.to_dict()
     for name in space.ranges:
-        del identity["loss"][name]
+        section, key = PARAMETERS[name].split(".")
+        del identity[section][key]
     for name in ("max_concurrent_trials", "storage_url"):
         del identity["tune"][name]
-    del identity["train"]["epochs"]
+    identity["tune"]["seeds"] = list(seeds_of_trial(config))
+    del identity["train"]["seed"], identity["train"]["epochs"]
     identity = {"corpus": corpus, "feature_id": feature_id, "config": identity, "space": space.to_dict()}
     return f"{corpus}-{config.model.name}-{fingerprint(identity)}"
 
 
-def records(study: optuna.Study, configured_weights: dict[str, float]) -> tuple[TrialRecord, ...]:
-    """The trials of Optuna's study in its order, without those that only wait to be run."""
-    trials = (trial for trial in study.get_trials(deepcopy=False) if trial.state in _STATES)
-    return tuple(_trial_record(trial, configured_weights) for trial in trials)
+def seeds_of_trial(config: Config) -> tuple[int, ...]:
+    """Those that every trial trains with."""
+    return config.tune.seeds or (config.train.seed,)
 
 
-def _trial_record(trial: FrozenTrial, configured_weights: dict[str, float]) -> TrialRecord:
+def records(optuna_study: optuna.Study, study: Study) -> tuple[TrialRecord, ...]:
+    """The trials of Optuna's study in its order, without those that only wait. study: their own, but for them."""
+    trials = (trial for trial in optuna_study.get_trials(deepcopy=False) if trial.state in _STATES)
+    return tuple(_trial_record(trial, study) for trial in trials)
+
+
+def _trial_record(trial: FrozenTrial, study: Study) -> TrialRecord:
+    parameters = study.space.values(trial.params)
+    record = {"has_diverged": False, "seeds": (), **trial.user_attrs.get(RECORD, {})}
+    state = _STATES[trial.state]
+    if is_interrupted(trial):
+        state = "interrupted"
+    elif record["has_diverged"]:
+        state = "failed"
     return TrialRecord(
         number=trial.number,
-        state="interrupted" if is_interrupted(trial) else _STATES[trial.state],
-        weights=dict(trial.params),
-        is_configured=_are_equal(trial.params, configured_weights),
-        valid_mae=trial.value if trial.state == TrialState.COMPLETE else None,
-        **trial.user_attrs.get(RECORD, {}),
+        state=state,
+        parameters=parameters,
+        is_configured=are_equal(parameters, study.configured),
+        values=dict(zip(study.directions, trial.values, strict=True)) if state == "complete" else {},
+        **{**record, "seeds": tuple(SeedResult(**seed) for seed in record["seeds"])},
     )
 
 
@@ -140,92 +203,209 @@ class _Recorder:
     """After each trial: the journal and the study's files to the store, a line to standard error."""
 
     def __init__(
-        self, store: Store, storage: StudyStorage, optuna_study: optuna.Study, empty: Study, num_trials: int
+        self,
+        store: Store,
+        storage: StudyStorage,
+        optuna_study: optuna.Study,
+        empty: Study,
+        objectives: Sequence[Objective],
+        num_trials: int,
     ) -> None:
-        self._store, self._storage, self._study = store, storage, optuna_study
-        self._empty, self._num_trials = empty, num_trials
+        self._store, self.storage, self.optuna_study = store, storage, optuna_study
+        self.empty, self._objectives, self._num_trials = empty, objectives, num_trials
+
+    def study(self) -> Study:
+        return dataclasses.replace(self.empty, trials=records(self.optuna_study, self.empty))
+
+    def num_done(self) -> int:
+        """Trials that count: those that failed or were interrupted do not."""
+        study = self.study()
+        return len(study.of_state("complete")) + len(study.of_state("pruned"))
 
     def save(self) -> None:
-        self._storage.save()
-        trials = records(self._study, self._empty.configured_weights)
-        save_study(self._store, dataclasses.replace(self._empty, trials=trials))
+        self.storage.save()
+        save_study(self._store, self.study())
 
-    def __call__(self, trial: FrozenTrial) -> None:
+    def ended(self, trial: FrozenTrial) -> None:
         self.save()
-        record = _trial_record(trial, self._empty.configured_weights)
-        weights = ", ".join(f"{name} {value:.3g}" for name, value in record.weights.items())
-        shown = f"trial {record.number} with {weights}{' (as configured)' if record.is_configured else ''}"
-        if record.valid_mae is None:
-            text = f"{shown} failed: {record.reason}"
-        else:
-            num_complete = _count(self._study, TrialState.COMPLETE)
-            text = f"{shown}: validation MAE {record.valid_mae:.4f}, {num_complete} of {self._num_trials} done"
-        progress.line(text)
+        record = _trial_record(trial, self.empty)
+        parameters = ", ".join(f"{name} {value:.3g}" for name, value in record.parameters.items())
+        shown = f"trial {record.number} with {parameters}{' (as configured)' if record.is_configured else ''}"
+        if record.state == "failed":
+            progress.line(f"{shown} failed: {record.reason}")
+            return
+        what = record.reason
+        if record.state == "complete":
+            scores = (f"{objective.title} {record.values[objective.name]:.4f}" for objective in self._objectives)
+            what = f"validation {', '.join(scores)}"
+        progress.line(f"{shown}: {what}, {self.num_done()} of {self._num_trials} done")
+
+    def said(self, number: int, text: str) -> None:
+        progress.line(f"trial {number}: {text}")
 
 
-def _run(task: Task, search: RecordingSearch, num_trials: int) -> None:
-    store = Store(task.store_url)
-    max_concurrent_trials = min(task.config.tune.max_concurrent_trials, num_trials)
-    trainable = ray_tune.with_resources(ray_tune.with_parameters(run_trial, task=task), {"cpu": TRIAL_CPUS})
+class _Attendant(ray_tune.Callback):
+    """Says so when a trial is tried again, and gives back what trials leave that were ended."""
+
+    def __init__(self, search: RecordingSearch, recorder: _Recorder, places: Places) -> None:
+        self._search, self._recorder, self._places = search, recorder, places
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles all that it was given."""
+        return {}
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._places.look()
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._recorder.said(self._search.number(trial.trial_id), "its process was lost; it is tried again")
+
+
+class _StopWith(ray_tune.Stopper):
+    """Ends all trials where the search cannot go on, since nothing of them could be recorded."""
+
+    def __init__(self, search: RecordingSearch) -> None:
+        self._search = search
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles all that it was given."""
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._search.error is not None
+
+
+def _run(task: Task, recorder: _Recorder, sampler: SeededSampler, num_trials: int, max_minutes: float | None) -> None:
+    """Start trials and wait until they have ended."""
+    store, settings = Store(task.store_url), task.config.tune
+    is_own = cluster_address() is None and not ray.is_initialized()
+    demand = Demand(task.num_workers, task.num_workers, task.gpus_per_worker)
+    wanted = settings.max_concurrent_trials or (demand.num_at_once(cores_here(), 0) if is_own else num_trials)
+    wanted = min(wanted, num_trials)
     with (
         tempfile.TemporaryDirectory(prefix="lnln-tune-") as folder,
         _quiet_ray(),
-        ray_session(num_cpus=max_concurrent_trials * (task.num_workers + 1)),
-        _removed(store, task.storage),
+        ray_session(num_cpus=wanted * task.num_workers),
+        _removed(store, task.storage.rpartition("/")[0]),
     ):
-        ray_tune.Tuner(
-            trainable,
-            tune_config=ray_tune.TuneConfig(
-                search_alg=search,
-                num_samples=num_trials,
-                max_concurrent_trials=max_concurrent_trials,
-                reuse_actors=True,
-            ),
-            run_config=ray_tune.RunConfig(name="study", storage_path=folder, verbose=0),
-        ).fit()
-    if search.error is not None:
-        raise search.error
+        there = ray.cluster_resources()
+        num_at_once = min(wanted, demand.num_at_once(there.get("CPU", 0.0), there.get("GPU", 0.0)))
+        num_threads = chosen_threads()
+        if num_threads is None and num_at_once > 1:
+            machines = [cores_here()] if is_own else cores_of_machines()
+            num_threads = share_of_cores(machines, num_at_once * task.num_workers)
+        task = dataclasses.replace(task, num_threads=num_threads)
+        gate = Gate(max_minutes, None if is_own else RoomQueue(demand, there))
+        pruning, places = _pruning(task, recorder), Places()
+        search = RecordingSearch(
+            recorder.optuna_study,
+            recorder.storage.optuna,
+            sampler,
+            recorder.empty.space,
+            task.objectives,
+            gate,
+            recorder,
+            (lambda _: None) if pruning is None else pruning.reason,
+        )
+        try:
+            ray_tune.Tuner(
+                ray_tune.with_resources(ray_tune.with_parameters(run_trial, task=task), TRIAL_RESOURCES),
+                tune_config=ray_tune.TuneConfig(
+                    search_alg=search,
+                    scheduler=pruning,
+                    num_samples=num_trials,
+                    max_concurrent_trials=num_at_once,
+                ),
+                run_config=ray_tune.RunConfig(
+                    name="study",
+                    storage_path=folder,
+                    verbose=0,
+                    failure_config=ray_tune.FailureConfig(max_failures=MAX_REPEATS),
+                    stop=_StopWith(search),
+                    callbacks=[_Attendant(search, recorder, places)],
+                ),
+            ).fit()
+        except (RayError, ray_tune.TuneError) as error:
+            raise RefusedError(
+                f"the study was stopped ({reason_of(error)}) after {search.num_ended} of {num_trials} trials; the same "
+                "command continues it"
+            ) from error
+        finally:
+            if not is_own:
+                places.free_all()
+        if search.error is not None:
+            raise search.error
     if search.num_ended < num_trials:
-        raise RefusedError(
-            f"the study was stopped after {search.num_ended} of {num_trials} trials; the same command continues it"
+        if not gate.is_over():
+            raise RefusedError(
+                f"the study was stopped after {search.num_ended} of {num_trials} trials; the same command continues it"
+            )
+        progress.line(
+            f"{max_minutes:g} minutes are over, {search.num_ended} of {num_trials} trials have ended; the same command "
+            "continues the study"
         )
 
 
-def _enqueue_configured(study: optuna.Study, weights: dict[str, float]) -> None:
-    """Queue the configured weights, unless a trial has shown what they do or is about to."""
-    for trial in study.get_trials(deepcopy=False):
-        if not is_interrupted(trial) and _are_equal(trial.system_attrs.get("fixed_params", trial.params), weights):
-            return
-    study.enqueue_trial(weights)
+def _pruning(task: Task, recorder: _Recorder) -> Pruning | None:
+    """What stops trials early, filled with those of earlier drivers; None where none is stopped."""
+    if task.config.tune.pruning == "none":
+        return None
+    if len(task.objectives) > 1:
+        progress.line(f"{len(task.objectives)} objectives: no trial is stopped early (tune.pruning)")
+        return None
+    configured = recorder.empty.configured
+    num_epochs = task.config.tune.epochs * len(task.seeds)
+    pruning = Pruning(task.config.tune, task.objectives[0], num_epochs, TIME, lambda made: are_equal(made, configured))
+    pruning.fill(recorder.optuna_study.get_trials(deepcopy=False))
+    return pruning
 
 
-def _are_equal(one: dict[str, float], other: dict[str, float]) -> bool:
-    return one.keys() == other.keys() and all(math.isclose(one[name], other[name]) for name in one)
-
-
-def _count(study: optuna.Study, state: TrialState) -> int:
-    return len(study.get_trials(deepcopy=False, states=(state,)))
+def _require_effect(space: Space, model: ModelConfig) -> None:
+    """RefusedError for parameters that this model does not have: trials would differ in nothing."""
+    terms = {"completeness", "adversarial", "reconstruction", "reversal_strength"}
+    if model.name == "text_only":
+        idle, lacking = {*terms, "dropout"}, "model.name=text_only"
+    else:
+        idle = set()
+        if not model.correction:
+            idle |= terms - {"reconstruction"}
+        if not model.reconstruction:
+            idle.add("reconstruction")
+        switched_off = [f"model.{key}=false" for key in ("correction", "reconstruction") if not getattr(model, key)]
+        lacking = " and ".join(switched_off)
+    found = [name for name in space.ranges if name in idle]
+    if found:
+        raise RefusedError(
+            f"the space varies {', '.join(found)}, which a model with {lacking} does not have; give a space "
+            f"(--space) of {', '.join(name for name in PARAMETERS if name not in idle)}"
+        )
 
 
 @contextlib.contextmanager
 def _removed(store: Store, path: str) -> Iterator[None]:
-    """`path` of the store is absent when the context begins and when it ends."""
+    """`path` of the store is absent when the context begins and when it ends, unless it is another driver's by then."""
     filesystem, folder = store.arrow(path)
     with contextlib.suppress(FileNotFoundError):
         filesystem.delete_dir(folder)
     try:
         yield
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            filesystem.delete_dir(folder)
+        if not isinstance(sys.exception(), LostLeaseError):
+            with contextlib.suppress(FileNotFoundError):
+                filesystem.delete_dir(folder)
 
 
 @contextlib.contextmanager
 def _quiet_optuna() -> Iterator[None]:
     verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
     finally:
         optuna.logging.set_verbosity(verbosity)
 
@@ -236,6 +416,7 @@ def _quiet_ray() -> Iterator[None]:
     wanted = {
         "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer reporter prints tables even at verbosity 0
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # files for TensorBoard and the like
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # tracebacks; what they mean is said in a line
         # A trial is four processes and its workers, all of which are meant; Ray warns where they are four per core.
         "RAY_worker_maximum_startup_concurrency": "32",
     }

@@ -22,6 +22,8 @@ StoreFolder = Annotated[Path, typer.Option(help="Folder of the corpus and the ru
 ScoresFolder = Annotated[Path, typer.Option(help="Where the scores are kept.")]
 Page = Annotated[Path, typer.Option(help="The page that is written.")]
 RetrainOlderCode = Annotated[bool, typer.Option(help="Train and score anew what other code than the present made.")]
+Cores = Annotated[str, typer.Option(help="Numbers of the cores to stay on; default: all.")]
+Parent = Annotated[int, typer.Option(help="Process without which this one ends.")]
 
 PLAN, STORE, SCORES = HERE / "results.yaml", Path("results-store"), HERE / "scores"
 PAGE = HERE.parent / "docs" / "results.md"
@@ -35,7 +37,9 @@ def run(
     scores: ScoresFolder = SCORES,
     page: Page = PAGE,
     jobs: Annotated[int, typer.Option(help="Trainings side by side; they share the cores.")] = 1,
-    only: Annotated[str | None, typer.Option(help="Groups or experiments, with commas between; default: all.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Groups or experiments, or `search`, with commas between; default: all.")
+    ] = None,
     retrain_older_code: RetrainOlderCode = False,
 ) -> None:
     """Train and score what is missing, then write the page."""
@@ -61,19 +65,41 @@ def one(
     scores: ScoresFolder,
     names: Annotated[str, typer.Option(help="Experiments of equal config.")],
     seed: Annotated[int, typer.Option()],
-    cores: Annotated[str, typer.Option(help="Numbers of the cores to stay on; default: all.")] = "",
-    parent: Annotated[int, typer.Option(help="Process without which this one ends.")] = 0,
+    cores: Cores = "",
+    parent: Parent = 0,
     retrain_older_code: RetrainOlderCode = False,
 ) -> None:
     """One training of `run`, in a process of its own."""
-    from benchmarks.results.run import Job, end_with_parent, share_cores, train_and_score
+    from benchmarks.results.run import Job, train_and_score
+
+    _settle(cores, parent)
+    wanted = read_plan(plan)
+    job = Job(tuple(wanted.experiment(name) for name in names.split(",")), seed)
+    train_and_score(wanted, job, Store(store), scores, retrain_older_code=retrain_older_code)
+
+
+@app.command(hidden=True)
+def search(
+    plan: PlanFile,
+    store: StoreFolder,
+    scores: ScoresFolder,
+    cores: Cores = "",
+    parent: Parent = 0,
+    retrain_older_code: RetrainOlderCode = False,
+) -> None:
+    """The search of `run`, in a process of its own."""
+    from benchmarks.results.search import search_and_choose
+
+    _settle(cores, parent)
+    search_and_choose(read_plan(plan), Store(store), scores, retrain_older_code=retrain_older_code)
+
+
+def _settle(cores: str, parent: int) -> None:
+    from benchmarks.results.run import end_with_parent, share_cores
 
     share_cores([int(core) for core in cores.split(",") if core])
     if parent:
         end_with_parent(parent)
-    wanted = read_plan(plan)
-    job = Job(tuple(wanted.experiment(name) for name in names.split(",")), seed)
-    train_and_score(wanted, job, Store(store), scores, retrain_older_code=retrain_older_code)
 
 
 def _write_page(plan: Path, scores: Path, page: Path, store: Store | None = None) -> None:

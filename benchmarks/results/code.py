@@ -16,7 +16,6 @@ from typing import Any
 import lnln
 from lnln.config import fingerprint
 from lnln.data.store import Store
-from lnln.runs import run_folder
 
 PACKAGE = Path(lnln.__file__).parent
 # Relative to the package.
@@ -45,30 +44,30 @@ def code_fingerprint(package: Path = PACKAGE) -> str:
     return fingerprint({path.relative_to(package).as_posix(): _digest(path) for paths in found for path in paths})
 
 
-def record_code(store: Store, run_id: str, code: str) -> str:
-    """Note in the run's folder that `code` works on it; returns all that did so far, with + between.
+def record_code(store: Store, folder: str, code: str, record: str = "run.json") -> str:
+    """Note in the `folder` of a run that `code` works on it; returns all that did so far, with + between.
 
-    A run may be continued, and a finished one scored, by later code than it was begun with.
+    A run may be continued, and a finished one scored, by later code than it was begun with. record: the file that is
+    there once it was begun.
     """
-    folder = run_folder(run_id)
-    is_begun = store.exists(f"{folder}/run.json")
+    is_begun = store.exists(f"{folder}/{record}")
 
     def add(content: bytes | None) -> bytes:
         known = json.loads(content) if content is not None else [UNKNOWN]
         return json.dumps(_with(known if is_begun else [], code)).encode()
 
-    return "+".join(json.loads(store.update(_path(run_id), add)))
+    return "+".join(json.loads(store.update(_path(folder), add)))
 
 
-def is_made_by(store: Store, run_id: str, code: str) -> bool:
-    """Whether what there is of the run was made by `code` alone."""
-    if not store.exists(f"{run_folder(run_id)}/run.json"):
+def is_made_by(store: Store, folder: str, code: str, record: str = "run.json") -> bool:
+    """Whether what there is in `folder` was made by `code` alone."""
+    if not store.exists(f"{folder}/{record}"):
         return True
-    return store.exists(_path(run_id)) and store.read_json(_path(run_id)) == [code]
+    return store.exists(_path(folder)) and store.read_json(_path(folder)) == [code]
 
 
-def _path(run_id: str) -> str:
-    return f"{run_folder(run_id)}/code.json"
+def _path(folder: str) -> str:
+    return f"{folder}/code.json"
 
 
 def _with(codes: Iterable[str], code: str) -> list[str]:

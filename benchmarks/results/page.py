@@ -8,8 +8,11 @@ from pathlib import Path
 from benchmarks.results.figure import draw_curves
 from benchmarks.results.plan import Experiment, Group, Plan, QuotedRow
 from benchmarks.results.scores import NUM_RESAMPLES, Scores, SplitScores, read_all
-from benchmarks.results.statistics import Difference, Summary, TrainingChance, compare, pooled_chance, summarise
+from benchmarks.results.search import Search, read_search
+from benchmarks.results.search_section import search_section
+from benchmarks.results.statistics import Summary, compare, pooled_chance, summarise
 from lnln.data.manifest import FeatureManifest
+from lnln.evaluate.paired import Difference, TrainingChance, format_difference, format_signed
 from lnln.evaluations import BASELINE_TITLES, PLAIN_NUMBERS, format_interval, format_score
 from lnln.markdown import code, escape, table
 from lnln.metrics import TITLES, accuracy_names
@@ -33,17 +36,21 @@ def write_page(plan: Plan, folder: Path, page: Path, manifest: FeatureManifest |
         if group.kind == "systems" and curves:
             figure = draw_curves(plan.corpus, group.experiments, curves)
             (page.parent / _figure_name(plan, group)).write_bytes(figure)
-    page.write_text(render(plan, found), encoding="utf-8")
+    sources = [each.source_sha256 for each in found.values()]
+    search = read_search(folder, plan, manifest, sources[0] if sources else None)
+    page.write_text(render(plan, found, search), encoding="utf-8")
 
 
-def render(plan: Plan, found: Found) -> str:
-    """The page as Markdown."""
+def render(plan: Plan, found: Found, search: Search | None = None) -> str:
+    """The page as Markdown; without a section on the search where there is none."""
     parts = [_head(plan, found)]
     for group in plan.groups:
         parts.append(f"## {escape(group.title)}")
         if group.note:
             parts.append(group.note.strip())
         parts += _systems(plan, group, found) if group.kind == "systems" else _changes(plan, group, found)
+    if search is not None:
+        parts += search_section(plan, search)
     if plan.elsewhere is not None:
         parts += ["## Measured elsewhere", plan.elsewhere.source.strip()]
         parts.append(table([_quoted_row(row) for row in plan.elsewhere.rows]))
@@ -120,10 +127,10 @@ def _systems(plan: Plan, group: Group, found: Found) -> list[str]:
         }
         rows.append({"system": BASELINE_TITLES.get(baseline, escape(baseline)), "seeds": BLANK, **cells})
     reference = plan.experiment(group.against)
-    parts = [table(rows), f"Paired difference to {escape(reference.title)}, on the same views:"]
-    parts.append(
-        table([_difference_row(each, reference, metrics, found) for each in group.experiments if each != reference])
-    )
+    parts = [table(rows)]
+    differences = [_difference_row(each, reference, metrics, found) for each in group.experiments if each != reference]
+    if differences:
+        parts += [f"Paired difference to {escape(reference.title)}, on the same views:", table(differences)]
     curves = _curves(group, found)
     if curves:
         parts += ["### By missing rate", f"![MAE and Corr over the missing rate]({_figure_name(plan, group)})"]
@@ -259,7 +266,7 @@ def _all_missing_table(group: Group, found: Found) -> str:
                 parts = [each.margins[baseline][metric] for each in scored]
                 value, low, high = (sum(part[i] for part in parts) / len(parts) for i in range(3))
                 row[f"{TITLES[metric]} against {BASELINE_TITLES[baseline]}"] = (
-                    f"{_signed(metric, value)} ({_signed(metric, low)} to {_signed(metric, high)})"
+                    f"{format_signed(metric, value)} ({format_signed(metric, low)} to {format_signed(metric, high)})"
                 )
         rows.append(row)
     return table(rows)
@@ -303,19 +310,10 @@ def _summary_cell(metric: str, summary: Summary) -> str:
 def _difference_cell(metric: str, difference: Difference | None, absence: str, *, verdict: bool) -> str:
     if difference is None:
         return absence
-    ends = f"({_signed(metric, difference.low)} to {_signed(metric, difference.high)})"
     words = [difference.word] if verdict else []
     if not difference.counts_training:
         words.append("chance of training not counted")
-    return " ".join([_signed(metric, difference.value), ends, *([", ".join(words)] if words else [])])
-
-
-def _signed(metric: str, value: float) -> str:
-    text = format_score(metric, value)
-    zero = format_score(metric, 0.0)
-    if text in (zero, f"-{zero}"):
-        return zero
-    return text.replace("-", "−") if value < 0 else f"+{text}"
+    return " ".join([format_difference(metric, difference), *([", ".join(words)] if words else [])])
 
 
 def _metrics(found: Found) -> list[str]:

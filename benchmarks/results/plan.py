@@ -36,6 +36,13 @@ The file, where `?` marks what may be left out:
         test: true                     # ? false: only the validation split is looked at
         experiments:
           clean: {title: clean LNLN, config: mosi, like: other, set: [model.mode=clean], selection: validation}
+    search:                            # ? a study over the loss weights, and the choice from it
+      title: Searching the loss weights
+      num_trials: 12
+      seeds: [2111, 2112]              # fresh ones, for the choice
+      num_candidates: 1                # ? trials that are compared with what is configured
+      set: [tune.epochs=3]             # ? and `config`; the study is run as its `tune` says
+      space: {adversarial: {low: 0.1, high: 3}}                 # ? the default of tuning/space.py
     elsewhere: {source: ..., rows: [{title: ..., mae: 1.1}]}    # ? figures of others, quoted
 """
 
@@ -55,8 +62,11 @@ from lnln.data.manifest import check_corpus_name
 from lnln.errors import RefusedError
 from lnln.evaluations import evaluation_specs
 from lnln.runs import trained_values
+from tuning.space import DEFAULT_SPACE, Space
 
 Selection = Literal["validation", "published"]
+# What the search is called where groups and experiments are chosen.
+SEARCH = "search"
 # How every model is corrupted when it is scored, whatever its own config says of masks: so all see the same views.
 VIEWS = CorruptionConfig()
 
@@ -103,6 +113,23 @@ class Group:
 
 
 @dataclass(frozen=True)
+class SearchPlan:
+    """The section of a study over the loss weights. seeds: those that the choice is trained with."""
+
+    title: str
+    note: str
+    config_name: str
+    overrides: tuple[str, ...]
+    space: Space
+    num_trials: int
+    seeds: tuple[int, ...]
+    num_candidates: int
+
+    def config(self) -> Config:
+        return load_config(self.config_name, self.overrides)
+
+
+@dataclass(frozen=True)
 class QuotedRow:
     """Ten-rate means that somebody else measured; shares within [0, 1], None where not known."""
 
@@ -130,6 +157,7 @@ class Plan:
     validation_rates: tuple[float, ...]
     mask_seeds: tuple[int, ...]
     groups: tuple[Group, ...]
+    search: SearchPlan | None
     elsewhere: Quoted | None
 
     def experiments(self) -> Iterator[Experiment]:
@@ -154,12 +182,17 @@ class Plan:
             return list(self.experiments())
         members = {group.name: {each.name for each in group.experiments} for group in self.groups}
         members |= {each.name: {each.name} for each in self.experiments()}
-        asked = [name.strip() for name in only.split(",")]
+        members |= {SEARCH: set[str]()} if self.search is not None else {}
+        asked = _names(only)
         for name in asked:
             if name not in members:
                 raise RefusedError(f"there is no group or experiment {name!r}{_close(name, members)}")
         wanted = set().union(*(members[name] for name in asked))
         return [each for each in self.experiments() if each.name in wanted]
+
+    def wants_search(self, only: str | None) -> bool:
+        """Whether the search is among those that `only` names, as in `select`."""
+        return self.search is not None and (only is None or SEARCH in _names(only))
 
     def validation_view_ids(self) -> list[str]:
         return self._view_ids(self.validation_rates, self.mask_seeds)
@@ -211,6 +244,19 @@ class _Section:
 
 
 @dataclass(frozen=True)
+class _Study:
+    """A search as the file states it, without its space."""
+
+    title: str
+    num_trials: int
+    seeds: tuple[int, ...]
+    note: str = ""
+    num_candidates: int = 1
+    config: str | None = None
+    set: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class _Top:
     """The file without its groups."""
 
@@ -225,7 +271,7 @@ class _Top:
 def _plan(values: object) -> Plan:
     content = _mapping(values, "it")
     groups = _mapping(content.pop("groups", None), "groups")
-    quoted = content.pop("elsewhere", None)
+    quoted, study = content.pop("elsewhere", None), content.pop(SEARCH, None)
     top = _decode(_Top, content, "")
     check_corpus_name(top.corpus)
     _check_numbers("mask_seeds", top.mask_seeds, lambda seed: seed >= 0, "whole numbers of 0 or more")
@@ -238,12 +284,15 @@ def _plan(values: object) -> Plan:
     names = [group.name for group in listed]
     if shared := set(names) & set(made):
         raise RefusedError(f"{min(shared)!r} is both a group and an experiment; give one of them another name")
+    if SEARCH in {*names, *made}:
+        raise RefusedError(f"{SEARCH!r} is the study over the loss weights; give the group or experiment another name")
     plan = Plan(
         top.corpus,
         top.rates,
         top.validation_rates,
         top.mask_seeds,
         tuple(listed),
+        None if study is None else _search(_mapping(study, SEARCH), top),
         None if quoted is None else _quoted(_mapping(quoted, "elsewhere")),
     )
     _check_differences(plan)
@@ -321,6 +370,38 @@ def _experiment(
     return experiment
 
 
+def _search(values: dict[str, Any], top: _Top) -> SearchPlan:
+    space = values.pop("space", None)
+    entry = _decode(_Study, values, f"{SEARCH}.")
+    _check_numbers(f"{SEARCH}.seeds", entry.seeds, lambda seed: seed >= 0, "whole numbers of 0 or more")
+    if not 1 <= entry.num_candidates < entry.num_trials:
+        raise RefusedError(
+            f"{SEARCH} must have 1 candidate or more, and more trials than candidates, got {entry.num_candidates} of "
+            f"{entry.num_trials}"
+        )
+    config_name = entry.config or top.config
+    if not config_name:
+        raise RefusedError(f"{SEARCH} names no config, and neither does the file; add `config: mosi`")
+    try:
+        wanted = SearchPlan(
+            title=entry.title,
+            note=entry.note,
+            config_name=config_name,
+            overrides=(*top.set, *entry.set),
+            space=DEFAULT_SPACE if space is None else Space.from_dict(space),
+            num_trials=entry.num_trials,
+            seeds=entry.seeds,
+            num_candidates=entry.num_candidates,
+        )
+        config = wanted.config()
+        wanted.space.require(config)
+    except RefusedError as error:
+        raise RefusedError(f"{SEARCH}: {error}") from error
+    if used := set(entry.seeds) & set(config.tune.seeds or [config.train.seed]):
+        raise RefusedError(f"{SEARCH}.seeds must be fresh, but the trials train with {min(used)} too")
+    return wanted
+
+
 def _check_differences(plan: Plan) -> None:
     """A change that changes nothing, or two experiments that are the same, are slips of the pen."""
     seen: dict[str, str] = {}
@@ -368,13 +449,17 @@ def _decode(cls: type[Any], values: dict[str, Any], where: str) -> Any:
         return from_dict(cls, values, where=where)
     except TypeError as error:  # a key without a default
         missing = re.findall(r"'(\w+)'", str(error))
-        raise RefusedError(f"{where or 'the file '}lacks {', '.join(missing)}") from error
+        raise RefusedError(f"{where.rstrip('.') or 'the file'} lacks {', '.join(missing)}") from error
 
 
 def _mapping(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not value:
         raise RefusedError(f"{where} must be a section with keys of its own, got {value!r}")
     return {str(key): entry for key, entry in value.items()}
+
+
+def _names(only: str) -> list[str]:
+    return [name.strip() for name in only.split(",")]
 
 
 def _known(name: str, made: Mapping[str, Experiment], where: str) -> Experiment:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.results.code import code_fingerprint, is_made_by, record_code
-from benchmarks.results.plan import VIEWS, Experiment, Plan
+from benchmarks.results.plan import SEARCH, VIEWS, Experiment, Plan
 from benchmarks.results.scores import (
     Scores,
     SplitScores,
@@ -54,6 +54,22 @@ class Job:
     def name(self) -> str:
         return f"{self.experiments[0].name} {self.seed}"
 
+    @property
+    def command(self) -> list[str]:
+        """That of `python -m benchmarks.results` which does it."""
+        return ["one", f"--names={','.join(each.name for each in self.experiments)}", f"--seed={self.seed}"]
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """The plan's study and the choice from it (search.py), whose trainings run one after the other."""
+
+    name: str = SEARCH
+
+    @property
+    def command(self) -> list[str]:
+        return [SEARCH]
+
 
 def run_plan(
     plan: Plan,
@@ -68,22 +84,27 @@ def run_plan(
 ) -> None:
     """Import `data`, then train and score what is missing, `num_jobs` trainings side by side.
 
-    only: names of groups or experiments, with commas between. retrain_older_code: what other code than the present has
-    made is missing too, and its runs are trained from their beginning. Raises RefusedError for unusable arguments at
-    once, and at the end, after everything else was tried, where a training failed.
+    only: names of groups or experiments, or `search`, with commas between. retrain_older_code: what other code than
+    the present has made is missing too, and its runs are trained from their beginning. Raises RefusedError for unusable
+    arguments at once, and at the end, after everything else was tried, where a training failed.
     """
     if num_jobs < 1:
         raise RefusedError(f"JOBS must be 1 or more, got {num_jobs}")
     chosen = plan.select(only)
+    from benchmarks.results.search import is_search_missing
     from pipelines.ingest import import_corpus
 
     clear_unfinished(scores)
     manifest = import_corpus(Store(store_folder), data, plan.corpus)
     found = read_all(scores, plan, manifest)
-    jobs = pending(plan, chosen, found, manifest, code_fingerprint() if retrain_older_code else None)
+    code = code_fingerprint() if retrain_older_code else None
+    jobs: list[Job | SearchJob] = [*pending(plan, chosen, found, manifest, code)]
     num_wanted = sum(len(experiment.seeds) for experiment in chosen)
-    line(f"{num_wanted} scores wanted, {num_wanted - sum(len(job.experiments) for job in jobs)} there; "
-         f"{len(jobs)} trainings to go")  # fmt: skip
+    num_missing = sum(len(job.experiments) for job in jobs if isinstance(job, Job))
+    line(f"{num_wanted} scores wanted, {num_wanted - num_missing} there; {len(jobs)} trainings to go")
+    if plan.wants_search(only) and is_search_missing(plan, scores, manifest, code):
+        line("the search is to go too: a study, and its choice trained with fresh seeds")
+        jobs.append(SearchJob())
     num_older = sum(scores.code != code_fingerprint() for scores in found.values())
     if num_older and not retrain_older_code:
         line(f"{num_older} scores were made by other code than the present; `make results STALE=code` makes them anew")
@@ -124,9 +145,9 @@ def train_and_score(plan: Plan, job: Job, store: Store, scores: Path, *, retrain
     run_id = run_id_for(config, plan.corpus, read_features(store, plan.corpus))
     code = code_fingerprint()
     # What this code has begun is continued.
-    if retrain_older_code and not is_made_by(store, run_id, code):
+    if retrain_older_code and not is_made_by(store, run_folder(run_id), code):
         remove_run(store, run_id)
-    record_code(store, run_id, code)
+    record_code(store, run_folder(run_id), code)
     run = train(
         store,
         plan.corpus,
@@ -136,7 +157,7 @@ def train_and_score(plan: Plan, job: Job, store: Store, scores: Path, *, retrain
     )
     manifest = read_features(store, plan.corpus, run.feature_id)
     # Hours later the files may be others, and what scores has not been imported yet.
-    made_by = record_code(store, run_id, code_fingerprint())
+    made_by = record_code(store, run_folder(run_id), code_fingerprint())
     for experiment in job.experiments:
         path = scores_path(scores, plan, experiment, job.seed)
         there = read_scores(path)
@@ -145,7 +166,7 @@ def train_and_score(plan: Plan, job: Job, store: Store, scores: Path, *, retrain
         write_scores(path, score(plan, experiment, job.seed, store, run, manifest, made_by))
         line(f"{experiment.name} {job.seed}: scored, {path}")
     # Checkpoints are four times the model; what is scored does not continue.
-    _remove_checkpoints(store, run_id)
+    remove_checkpoints(store, run_id)
 
 
 def remove_run(store: Store, run_id: str) -> None:
@@ -154,12 +175,13 @@ def remove_run(store: Store, run_id: str) -> None:
     with only_one(store, folder, f"run {run_id}"):
         # First what a training would take up, while the rest still says which code made it.
         store.remove(f"{folder}/result.json")
-        _remove_checkpoints(store, run_id)
+        remove_checkpoints(store, run_id)
         store.remove(f"{folder}/history.json")
         remove_held(store, folder)
 
 
-def _remove_checkpoints(store: Store, run_id: str) -> None:
+def remove_checkpoints(store: Store, run_id: str) -> None:
+    """Of a run that will not be continued."""
     shutil.rmtree(Path(store.url) / run_folder(run_id) / "ray", ignore_errors=True)
 
 
@@ -254,14 +276,14 @@ def _evaluate(
 
 
 def _run_jobs(
-    jobs: Sequence[Job], plan_path: Path, store: Path, scores: Path, num_jobs: int, options: Sequence[str]
+    jobs: Sequence[Job | SearchJob], plan_path: Path, store: Path, scores: Path, num_jobs: int, options: Sequence[str]
 ) -> list[str]:
     """Run them, `num_jobs` at a time; the names of those that failed. On the way out none is left running.
 
     options: further ones of the command that runs one.
     """
     waiting, failed = list(jobs), list[str]()
-    running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
+    running: dict[int, tuple[Job | SearchJob, subprocess.Popen[bytes]]] = {}
     handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         while waiting or running:
@@ -282,12 +304,11 @@ def _run_jobs(
 
 
 def _start(
-    job: Job, plan_path: Path, store: Path, scores: Path, slot: int, num_jobs: int, options: Sequence[str]
+    job: Job | SearchJob, plan_path: Path, store: Path, scores: Path, slot: int, num_jobs: int, options: Sequence[str]
 ) -> subprocess.Popen[bytes]:
     cores = _share(slot, num_jobs)
-    command = [sys.executable, "-m", "benchmarks.results", "one", f"--plan={plan_path}", f"--store={store}"]
-    command += [f"--scores={scores}", f"--names={','.join(each.name for each in job.experiments)}"]
-    command += [f"--seed={job.seed}", f"--cores={','.join(map(str, cores))}", f"--parent={os.getpid()}"]
+    command = [sys.executable, "-m", "benchmarks.results", *job.command, f"--plan={plan_path}", f"--store={store}"]
+    command += [f"--scores={scores}", f"--cores={','.join(map(str, cores))}", f"--parent={os.getpid()}"]
     command += options
     environment = {
         **os.environ,

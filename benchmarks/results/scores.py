@@ -174,10 +174,14 @@ def features_digest(manifest: FeatureManifest) -> str:
 
 
 def write_scores(path: Path, scores: Scores) -> None:
+    write_record(path, {"format": FORMAT, **dataclasses.asdict(scores)})
+
+
+def write_record(path: Path, values: Mapping[str, Any]) -> None:
     """Whole or not at all; what a kill leaves beside it is ignored by git, and cleared by `clear_unfinished`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(_to_json({"format": FORMAT, **dataclasses.asdict(scores)}) + "\n", encoding="utf-8")
+    temporary.write_text(_to_json(values) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 

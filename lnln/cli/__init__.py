@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from lnln.cli import data, models, start, training, upkeep
+from lnln.cli import data, models, start, studies, training, upkeep
 from lnln.cli.arguments import global_options_first
 from lnln.cli.session import app
 from lnln.errors import RefusedError
@@ -25,7 +25,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "extract": data.extract,
     "corrupt": data.corrupt,
     "train": training.train,
-    "tune": training.tune,
+    "tune": studies.tune,
+    "choose": studies.choose,
     "evaluate": training.evaluate,
     "report": training.report,
     "publish": models.publish,

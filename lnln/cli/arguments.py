@@ -39,6 +39,13 @@ Parallel = Annotated[
     int | None,
     typer.Option("--parallel", min=1, help="Runs of --seeds at a time; default: as many as there is room for."),
 ]
+TrialSeeds = Annotated[
+    str | None,
+    typer.Option("--seeds", help="Seeds that each trial trains with, one after the other, such as 1111,1112."),
+]
+ParallelTrials = Annotated[
+    int | None, typer.Option("--parallel", min=1, help="Trials at a time; default: as many as there is room for.")
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the run (train.seed).")]
 
 
@@ -104,6 +111,13 @@ def read_gpus(option: str, number: float) -> float:
     """`number`; wrong usage where it is no share of a GPU."""
     if not 0 < number <= 1:
         raise typer.BadParameter(f"expected a number above 0 and up to 1, got {number:g}", param_hint=option)
+    return number
+
+
+def read_minutes(option: str, number: float | None) -> float | None:
+    """`number`; wrong usage where it is no time."""
+    if number is not None and not 0 < number < float("inf"):
+        raise typer.BadParameter(f"expected a number above 0, got {number:g}", param_hint=option)
     return number
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lnln.gc import Garbage
     from lnln.model_store import PublishedModel
     from lnln.runs import Run
+    from tuning.choice import Choice
+    from tuning.record import Study, TrialRecord
 
 
 # Rows of the quarantine table that are shown; all of them with --json.
@@ -142,18 +144,52 @@ def _run(finished: Run) -> dict[str, Any]:
     return {key: to_dict(getattr(finished, key)) for key in (*shown, "absent_modalities")}
 
 
-def study(console: Console, value: dict[str, Any], rows: Sequence[dict[str, str]], train: str) -> None:
-    """value: `study.json` with its trials. rows: the same trials as a table. train: command that uses the best."""
-    best = value["best"]
-    weights = ", ".join(f"{name} {weight:.3g}" for name, weight in best["weights"].items())
-    lines = [
-        f"study {value['study_id']}: trial {best['number']} is best with {weights} "
-        f"(validation MAE {best['valid_mae']:.4f})",
-        f"train with them: {train}",
+def study(console: Console, made: Study, commands: Mapping[str, str]) -> None:
+    """commands: what may follow, by verb: `train`, `choose`, `report`; those that make sense."""
+    from tuning import select
+
+    ranked, rows = select.ranked_trials(made), select.table(made)
+    content = made.to_dict()
+    said = ", ".join(f"{count} {state}" for state, count in content["num_trials"].items() if count) or "no trial"
+    lines = [f"study {made.study_id}: {said}", select.verdict(made)]
+    told = {"train": "train with the best", "choose": "find out by fresh seeds", "report": "see what it shows"}
+    lines += [f"{told[verb]}: {command}" for verb, command in commands.items()]
+    value = {
+        **content,
+        "trials": [trial.to_dict() for trial in made.trials],
+        "best": _trial(ranked[0] if ranked else None),
+        "configured_trial": _trial(select.configured_trial(made)),
+        "front": [_trial(trial) for trial in select.pareto_front(made)],
+        "verdict": select.verdict(made),
+        **{verb: commands.get(verb) for verb in told},
+    }
+    shown = table(list(rows[0]), [list(row.values()) for row in rows]) if rows else None
+    console.result(value, table=shown, lines=lines)
+
+
+def _trial(made: TrialRecord | None) -> dict[str, Any] | None:
+    """What identifies a trial, and its scores."""
+    if made is None:
+        return None
+    return {"number": made.number, "parameters": made.parameters, "values": made.values}
+
+
+def choice(console: Console, made: Choice, *, command: str) -> None:
+    """command: `lnln` as the user has to write it."""
+    from tuning.choice import CAUTION
+
+    tables = [
+        table(list(rows[0]), [list(row.values()) for row in rows])
+        for rows in (made.rows(), made.difference_rows())
+        if rows
     ]
-    console.result(
-        {**value, "train": train}, table=table(list(rows[0]), [list(row.values()) for row in rows]), lines=lines
-    )
+    lines = [f"{setting.title}: {setting.reason}" for setting in made.candidates if setting.reason]
+    lines += [made.verdict, CAUTION]
+    if made.published is not None:
+        lines.append(f"published: {made.published}; see it: {command} report {made.published}")
+    elif made.outcome == "better" and made.best_run is not None:
+        lines.append(f"publish its best run: {command} publish {made.best_run.run_id} --name NAME")
+    console.result(made.to_dict(), table=rich.console.Group(*tables), lines=lines)
 
 
 def evaluation(console: Console, made: Evaluation) -> None:
@@ -246,8 +282,10 @@ def demo(console: Console, outcome: dict[str, Any], *, command: str, is_sample: 
         f"Done in {outcome['seconds']:.0f} s.",
         f"  report   {outcome['report']}",
         f"  model    {model}, pulled to {folder}",
-        "Try next:",
     ]
+    if outcome["study_report"]:
+        lines.append(f"  search   {outcome['study_report']}")
+    lines.append("Try next:")
     if activate := _activation():
         lines.append(f"  {activate}    # puts lnln on the path")
     lines += [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +17,6 @@ from lnln.cli.arguments import (
     Seed,
     Seeds,
     WorkerRange,
-    Workers,
     read_gpus,
     read_numbers,
     read_rates,
@@ -26,6 +24,7 @@ from lnln.cli.arguments import (
     read_workers,
 )
 from lnln.cli.session import Session, chosen_config
+from lnln.errors import RefusedError
 
 
 def train(
@@ -87,40 +86,6 @@ def train(
         raise failed
 
 
-def tune(
-    context: typer.Context,
-    corpus: Corpus,
-    trials: Annotated[int, typer.Option(help="Finished trials that the study is to have.")],
-    config: ConfigName = None,
-    overrides: Overrides = None,
-    seed: Seed = None,
-    workers: Workers = 1,
-    space: Annotated[
-        Path | None, typer.Option(help="A YAML file of ranges, such as `adversarial: {low: 0.1, high: 3}`.")
-    ] = None,
-) -> None:
-    """A study over the loss weights; running it again continues it."""
-    from tuning.select import best_trial, table
-    from tuning.space import load_space
-    from tuning.sweep import tune as run_study
-
-    session: Session = context.obj
-    with session.console.as_progress():
-        study = run_study(
-            session.store,
-            corpus,
-            chosen_config(corpus, config, overrides, seed),
-            num_trials=trials,
-            num_workers=workers,
-            space=load_space(space),
-        )
-    chosen = [*(overrides or []), *(f"loss.{name}={weight!r}" for name, weight in best_trial(study).weights.items())]
-    options = [("--config", config), *(("--set", item) for item in chosen), ("--seed", seed)]
-    words = ["train", corpus, *(str(word) for pair in options if pair[1] is not None for word in pair)]
-    value = {**study.to_dict(), "trials": [trial.to_dict() for trial in study.trials]}
-    show.study(session.console, value, table(study), f"{session.command} {shlex.join(words)}")
-
-
 def evaluate(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A run, a published model (mosi-lnln@best) or a pulled folder.")],
@@ -157,15 +122,29 @@ def evaluate(
 
 def report(
     context: typer.Context,
-    names: Annotated[list[str], typer.Argument(help="Runs, published models or pulled folders.")],
+    names: Annotated[list[str], typer.Argument(help="Runs, published models or pulled folders; or one study.")],
     folder: Annotated[
         Path | None, typer.Option(help="Where the report goes; default: reports/ and the first name.")
     ] = None,
 ) -> None:
-    """Tables and the robustness curve of one or more models."""
-    from lnln.report import report as write_report
+    """Tables and the robustness curve of one or more models; or what a study shows, as one page."""
+    from tuning.record import is_study
 
     session: Session = context.obj
+    store = session.store
+    studies = [name for name in names if is_study(store, name)]
+    if studies and len(names) > 1:
+        raise RefusedError(
+            f"a study is reported alone, got {', '.join(names)}; `{session.command} report {studies[0]}` does that"
+        )
+    where = folder or Path("reports") / Path(names[0]).resolve().name
     with session.console.as_progress():
-        path = write_report(session.store, names, folder or Path("reports") / Path(names[0]).resolve().name)
+        if studies:
+            from tuning.report import study_report
+
+            path = study_report(store, studies[0], where)
+        else:
+            from lnln.report import report as write_report
+
+            path = write_report(store, names, where)
     session.console.result({"report": str(path)}, lines=[str(path)])

@@ -12,6 +12,7 @@ from typing import TextIO
 
 from lnln.config import fingerprint
 from lnln.data.cache import cache_folder
+from lnln.data.lease import LEASE_FILE
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 
@@ -51,15 +52,17 @@ def only_one(store: Store, folder: str, what: str) -> Iterator[None]:
 
 
 def remove_held(store: Store, folder: str) -> None:
-    """Remove `folder` of the store, which the caller holds; the lock goes last, so that nobody else is in it before."""
+    """Remove `folder` of the store, which the caller holds; its lock or lease goes last, so that nobody else is in it
+    before."""
     from pyarrow.fs import FileSelector, FileType
 
     filesystem, path = store.arrow(folder)
     for entry in filesystem.get_file_info(FileSelector(path, allow_not_found=True)):
         if entry.type == FileType.Directory:
             filesystem.delete_dir(entry.path)
-        elif entry.base_name != "lock":
+        elif entry.base_name not in ("lock", LEASE_FILE):
             filesystem.delete_file(entry.path)
+    store.remove(f"{folder}/{LEASE_FILE}")
     held = local_folder(store, folder)
     (held / "lock").unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # another process is in it already

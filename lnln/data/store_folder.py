@@ -59,16 +59,21 @@ class Folder:
 
     def update(self, path: str, change: Callable[[bytes | None], bytes]) -> bytes:
         target = self._root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target):
-            try:
-                before = target.read_bytes()
-            except FileNotFoundError:
-                before = None
+        while True:
+            before = _content(target)
             after = change(before)
-            if after != before:
-                self.write(path, after)
-        return after
+            if after == before:
+                return after
+            with _temporary(target) as temporary:
+                _write_through(temporary, after)
+                # Held as shortly as can be: a process that is stopped while it has the lock stops all others.
+                with _locked(target):
+                    is_as_before = _content(target) == before
+                    if is_as_before:
+                        temporary.replace(target)
+            if is_as_before:
+                _sync_folder(target.parent)
+                return after
 
     def open(self, path: str) -> BinaryIO:
         return (self._root / path).open("rb")
@@ -129,6 +134,13 @@ class Folder:
 def _leads_back(folder: Path) -> bool:
     """Whether it is a link to a folder that was walked through to come here: whoever follows it never ends."""
     return folder.is_symlink() and folder.resolve() in [above.resolve() for above in folder.parents]
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lnln.corruption import ViewSpec
 from lnln.evaluate.bootstrap import interval, resampled_scores
 from lnln.evaluations import Interval, ViewScores
-from lnln.metrics import accuracy_names, baseline_answers, classify, higher_is_better, score, score_answers
+from lnln.metrics import accuracy_names, baseline_answers, collapse_share, higher_is_better, score, score_answers
 
 NUM_RESAMPLES = 1000
 BOOTSTRAP_SEED = 0
@@ -98,14 +98,12 @@ def merge_scores(scored: Mapping[str, Mapping[str, Any]], label_range: tuple[flo
 def _score_view(
     spec: ViewSpec, predicted: Values, estimated: Values | None, labels: Values, label_range: tuple[float, float]
 ) -> ViewScores:
-    finest = accuracy_names(label_range)[0]
-    counts = np.unique(classify(finest, predicted, label_range), return_counts=True)[1]
     return ViewScores(
         view_id=spec.view_id,
         missing_rate=spec.rate,
         mask_seed=spec.seed,
         scores=score(predicted, labels, label_range),
-        collapse_share=float(counts.max() / len(predicted)),
+        collapse_share=collapse_share(predicted, label_range),
         mean_completeness=None if estimated is None else float(estimated.mean()),
     )
 

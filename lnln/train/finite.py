@@ -19,6 +19,10 @@ CHECK_EVERY = 20
 NUM_NAMED = 5
 
 
+class DivergedError(RefusedError):
+    """A loss, a gradient or a prediction is no finite number: with these settings the training leads nowhere."""
+
+
 @dataclass(frozen=True)
 class _Step:
     number: int
@@ -44,7 +48,7 @@ class FiniteWatch:
             self.check()
 
     def check(self) -> None:
-        """RefusedError on all workers where one of them has met a number that is not finite."""
+        """DivergedError on all workers where one of them has met a number that is not finite."""
         if not self._steps:
             return
         finite = torch.stack([step.terms.isfinite().all() & step.norm.isfinite() for step in self._steps])
@@ -58,14 +62,14 @@ class FiniteWatch:
         advice = "the last checkpoint stays; lower train.learning_rate or look at these utterances"
         if not found:
             names = {name for ids in self.ranks.gather(first.utterance_ids) for name in ids}
-            raise RefusedError(
+            raise DivergedError(
                 f"the gradient of {where} is not finite though its losses are, those of {_shown(names)}; {advice}"
             )
         terms = {name for entry in found for name in entry}
         names = {name for entry in found for ids in entry.values() for name in ids}
         # The total is no news where a term of it is not finite; alone it means a weight that is too large.
         shown = ", ".join(sorted(terms - {"total"} or terms))
-        raise RefusedError(f"the loss is not finite in {where}: {shown} of {_shown(names)}; {advice}")
+        raise DivergedError(f"the loss is not finite in {where}: {shown} of {_shown(names)}; {advice}")
 
 
 def _shown(utterance_ids: set[str]) -> str:

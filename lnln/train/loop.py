@@ -27,14 +27,13 @@ from lnln.batches import Batch, EvaluationBatches, TrainBatches, split_batch
 from lnln.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from lnln.config import Config, Rate
 from lnln.corruption import format_rate
-from lnln.errors import RefusedError
 from lnln.losses import loss_terms, total_loss
-from lnln.metrics import score
+from lnln.metrics import collapse_share, score
 from lnln.models import SentimentModel
 from lnln.train.average import WeightAverage
 from lnln.train.compiled import compile_model
 from lnln.train.distributed import distributed, sending
-from lnln.train.finite import FiniteWatch
+from lnln.train.finite import DivergedError, FiniteWatch
 from lnln.train.published_selection import SelectionSplit
 from lnln.train.ranks import Ranks
 from lnln.train.schedule import rate_factor
@@ -91,7 +90,7 @@ class Loop:
             epoch, started = len(self.history), time.perf_counter()
             losses, learning_rate = self._train_epoch(epoch)
             trained = time.perf_counter()
-            validation = self._score(self._validation, self._labels, "validation")
+            validation, collapse = self._score(self._validation, self._labels, "validation")
             ended = time.perf_counter()
             record = {
                 "epoch": epoch + 1,
@@ -99,11 +98,13 @@ class Loop:
                 "learning_rate": learning_rate,
                 "validation": validation,
                 "score": sum(scores["mae"] for scores in validation.values()) / len(validation),
+                "collapse_share": collapse,
                 "train_seconds": round(trained - started, 3),
                 "validation_seconds": round(ended - trained, 3),
             }
             if self._test is not None:
-                (record["test"],) = self._score(self._test.batches, self._test.labels, "the score on test").values()
+                scores, _ = self._score(self._test.batches, self._test.labels, "the score on test")
+                (record["test"],) = scores.values()
             record = self._ranks.from_first(record)
             self.history.append(record)
             if record["score"] < self.best_score:
@@ -180,23 +181,26 @@ class Loop:
         # Copies, since the next part of a compiled model may be computed where this one's output lies.
         return {"total": total, **{name: term.detach().clone() for name, term in terms.items()}}
 
-    def _score(self, batches: EvaluationBatches, labels: NDArray[np.float32], what: str) -> dict[str, dict[str, float]]:
-        """Metrics by missing rate, of the weights that would be kept; the same on all workers."""
+    def _score(
+        self, batches: EvaluationBatches, labels: NDArray[np.float32], what: str
+    ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+        """Metrics, and the share of the utterances in the most frequent class, by missing rate: of the weights that
+        would be kept, the same on all workers."""
         predictions = self._ranks.sum(self._predict(batches)).cpu().numpy()
-        scores: dict[str, dict[str, float]] | None = None
+        found: tuple[dict[str, dict[str, float]], dict[str, float]] | None = None
         if self._ranks.is_first and np.isfinite(predictions).all():
             labelled = ~np.isnan(labels)
-            scores = {
-                _rate_name(spec.rate): score(predictions[view, labelled], labels[labelled], self._label_range)
-                for view, spec in enumerate(batches.specs)
-            }
-        scores = self._ranks.from_first(scores)
-        if scores is None:
-            raise RefusedError(
+            rates = [_rate_name(spec.rate) for spec in batches.specs]
+            scores = [score(predicted[labelled], labels[labelled], self._label_range) for predicted in predictions]
+            shares = [collapse_share(predicted, self._label_range) for predicted in predictions]
+            found = dict(zip(rates, scores, strict=True)), dict(zip(rates, shares, strict=True))
+        found = self._ranks.from_first(found)
+        if found is None:
+            raise DivergedError(
                 f"{what} after epoch {len(self.history) + 1} predicts numbers that are not finite; "
                 "the last checkpoint stays; lower train.learning_rate"
             )
-        return scores
+        return found
 
     @torch.no_grad()
     def _predict(self, batches: EvaluationBatches) -> Tensor:

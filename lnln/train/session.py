@@ -101,11 +101,13 @@ def _check_reachable(address: str) -> None:
 
 def _start_alone(num_cpus: int) -> None:
     import ray
-    from ray._private import ray_constants
+    from ray._private import ray_constants, utils
 
     # Ray reads the variable when it is imported, which somebody may have done before.
-    before = ray_constants.ENABLE_RAY_CLUSTER
+    before = ray_constants.ENABLE_RAY_CLUSTER, utils.get_dashboard_dependency_error
     ray_constants.ENABLE_RAY_CLUSTER = False
+    # Where ray[default] is installed the agent would load all of the dashboard, and listen on a port of its own.
+    utils.get_dashboard_dependency_error = lambda: ImportError("no dashboard is wanted")
     try:
         ray.init(
             address="local",
@@ -116,7 +118,7 @@ def _start_alone(num_cpus: int) -> None:
             logging_level=logging.ERROR,
         )
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+        ray_constants.ENABLE_RAY_CLUSTER, utils.get_dashboard_dependency_error = before
 
 
 @contextmanager

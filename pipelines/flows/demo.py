@@ -64,6 +64,8 @@ def demo(
     # Prefect reads these when it is imported; who set them otherwise keeps that.
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    # A busy laptop takes longer than Prefect's 20 s to start the API that the flows report to.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     # A flow that fails would be logged with its traceback, and then raise what the command line says in one line.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 

@@ -2,8 +2,9 @@
 
     study (num_trials > 0) -> train -> evaluate -> publish (publish_as) -> report
 
-A study comes first, and the run then trains with the loss weights of its best trial. The configured weights are the
-study's first trial, so they are used where no other beats them. From Python `experiment(corpus="mosi", num_trials=8)`;
+A study comes first, and the run then trains with the parameters of its best trial. The configured ones are the study's
+first trial, so they are used where no other beats them. Whether the best is better by more than noise is what `lnln
+choose` finds out, by training both with fresh seeds. From Python `experiment(corpus="mosi", num_trials=8)`;
 as a deployment `prefect deployment run experiment/experiment -p corpus=mosi -p num_trials=8` (see `prefect.yaml`).
 
 Each step is a task that calls the library and returns names, never data. Prefect keeps no results: the store knows
@@ -30,7 +31,9 @@ from lnln.model_store.catalog import check_name
 from lnln.report import report
 from lnln.train.launch import train
 from pipelines.flows.features import artifact_key, settings_of_run
-from tuning.select import best_trial, table, with_weights
+from tuning.report import study_report
+from tuning.select import best_trial, table, verdict
+from tuning.space import DEFAULT_SPACE, Space, with_parameters
 from tuning.sweep import tune
 
 
@@ -42,6 +45,7 @@ def experiment(
     store: str | None = None,
     num_workers: int = 1,
     num_trials: int = 0,
+    space: dict[str, Any] | None = None,
     publish_as: str | None = None,
 ) -> dict[str, Any]:
     """Search the loss weights, train, evaluate over all missing rates, publish, report. What is done is not redone.
@@ -49,24 +53,27 @@ def experiment(
     Args:
         corpus: An imported corpus, such as mosi.
         config: A config by name or .yaml path. None: the one called like the corpus, if there is one.
-        overrides: Config keys to change, such as train.seed=1112.
+        overrides: Config keys to change, such as train.seed=1112, or tune.seeds=[1111,1112] for two in each trial.
         store: A folder or s3://bucket/prefix. None: LNLN_STORE of the worker's environment, else ./store.
         num_workers: Train workers of the run, and of each trial.
-        num_trials: Complete trials that the study is to have. 0: no study, the configured loss weights.
+        num_trials: Trials that the study is to have. 0: no study, the configured parameters.
+        space: Ranges of the study by parameter, such as {"adversarial": {"low": 0.1, "high": 3}}. None: the default.
         publish_as: Name in the model store, such as mosi-lnln. None: not published.
 
     Returns:
-        Names of the study, run, evaluation and model (None where there is none), where the report is, and the mean
-        scores over the missing rates of the test split.
+        Names of the study, run, evaluation and model (None where there is none), where the reports on study and model
+        are, and the mean scores over the missing rates of the test split.
     """
     there = settings_of_run(store).store
     chosen = config_for(corpus, config, overrides or [])
     if publish_as:
         check_name(publish_as)  # now, and not after hours of training
-    study: dict[str, Any] = {"study_id": None}
+    ranges = DEFAULT_SPACE if space is None else Space.from_dict(space)
+    study_id = study_page = None
     if num_trials:
-        study = search_weights(there, corpus, chosen.to_dict(), num_trials, num_workers)
-        chosen = with_weights(chosen, study["weights"])
+        study = search(there, corpus, chosen.to_dict(), ranges.to_dict(), num_trials, num_workers)
+        study_id, study_page = study["study_id"], write_study_report(there, study["study_id"])
+        chosen = with_parameters(chosen, study["parameters"])
     run_id = train_run(there, corpus, chosen.to_dict(), num_workers, config)
     evaluation = evaluate_run(there, run_id)
     model = publish_run(there, run_id, publish_as) if publish_as else None
@@ -74,7 +81,8 @@ def experiment(
     get_run_logger().info("%s: %s, report %s", corpus, model or run_id, report_url)
     return {
         "corpus": corpus,
-        "study_id": study["study_id"],
+        "study_id": study_id,
+        "study_report": study_page,
         "run_id": run_id,
         "evaluation_id": evaluation["evaluation_id"],
         "model": model,
@@ -84,18 +92,31 @@ def experiment(
 
 
 @task(name="study", cache_policy=NO_CACHE, persist_result=False)
-def search_weights(
-    store: str, corpus: str, config: dict[str, Any], num_trials: int, num_workers: int
+def search(
+    store: str, corpus: str, config: dict[str, Any], space: dict[str, Any], num_trials: int, num_workers: int
 ) -> dict[str, Any]:
-    """study_id, and the loss weights of the study's best trial."""
-    study = tune(Store(store), corpus, Config.from_dict(config), num_trials=num_trials, num_workers=num_workers)
-    best = best_trial(study)
+    """study_id, and the parameters of the study's best trial."""
+    study = tune(
+        Store(store),
+        corpus,
+        Config.from_dict(config),
+        num_trials=num_trials,
+        num_workers=num_workers,
+        space=Space.from_dict(space),
+    )
     create_table_artifact(
         key=artifact_key("study", corpus),
         table=table(study),
-        description=f"Study {markdown.code(study.study_id)}: trial {best.number} is best.",
+        description=f"Study {markdown.code(study.study_id)}: {markdown.escape(verdict(study))}.",
     )
-    return {"study_id": study.study_id, "weights": best.weights}
+    return {"study_id": study.study_id, "parameters": best_trial(study).parameters}
+
+
+@task(name="study report", cache_policy=NO_CACHE, persist_result=False)
+def write_study_report(store: str, study_id: str) -> str:
+    """Where the page on the study is, as of `write_report`."""
+    with tempfile.TemporaryDirectory(prefix="lnln-report-") as folder:
+        return _keep(Store(store), study_report(Store(store), study_id, folder), study_id)
 
 
 @task(name="train", cache_policy=NO_CACHE, persist_result=False)
@@ -126,13 +147,16 @@ def publish_run(store: str, run_id: str, name: str) -> str:
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
 def write_report(store: str, model: str, name: str) -> str:
     """Where the report on `model` is: in the store, since the worker's own disk may go with the worker."""
-    there = Store(store)
     with tempfile.TemporaryDirectory(prefix="lnln-report-") as folder:
-        index = report(there, [model], folder)
-        files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path != index)
-        for path in [*files, index]:  # the index last: where it is, what it shows is
-            there.upload(path, f"reports/{name}/{path.relative_to(folder).as_posix()}")
-    return f"{there.url}/reports/{name}/{index.name}"
+        return _keep(Store(store), report(Store(store), [model], folder), name)
+
+
+def _keep(store: Store, index: Path, name: str) -> str:
+    """Upload the folder of a report to `reports/<name>/`; returns the URL of its index."""
+    files = sorted(path for path in index.parent.rglob("*") if path.is_file() and path != index)
+    for path in [*files, index]:  # the index last: where it is, what it shows is
+        store.upload(path, f"reports/{name}/{path.relative_to(index.parent).as_posix()}")
+    return f"{store.url}/reports/{name}/{index.name}"
 
 
 def score_table(evaluation: Evaluation) -> str:

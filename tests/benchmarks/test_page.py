@@ -15,6 +15,7 @@ from benchmarks.results.figure import curve_points, curves_digest
 from benchmarks.results.page import Found, _curves, render, write_page
 from benchmarks.results.plan import Plan, read_plan
 from benchmarks.results.scores import read_all, scores_path, write_scores
+from benchmarks.results.search import read_search, search_path
 from benchmarks.results.statistics import compare, pooled_chance, summarise
 from tests.benchmarks.made_scores import CODE, PLAN, made_scores, small_plan
 
@@ -42,7 +43,8 @@ def found_of(plan: Plan, *without: tuple[str, int]) -> Found:
 def test_the_committed_page_is_of_the_committed_scores() -> None:
     plan = read_plan(COMMITTED)
     found = read_all(SCORES, plan)
-    assert PAGE.read_text() == render(plan, found), "run `make results-table`"
+    search = read_search(SCORES, plan)
+    assert PAGE.read_text() == render(plan, found, search), "run `make results-table`"
     for group in plan.groups:
         if curves := _curves(group, found):
             figure = PAGE.parent / f"results-{plan.corpus}.svg"
@@ -52,6 +54,7 @@ def test_the_committed_page_is_of_the_committed_scores() -> None:
 def test_committed_scores_belong_to_the_plan() -> None:
     plan = read_plan(COMMITTED)
     known = {scores_path(SCORES, plan, each, seed) for each in plan.experiments() for seed in each.seeds}
+    known.add(search_path(SCORES, plan))
     assert {path for path in SCORES.glob("*/*") if not path.name.startswith(".")} <= known
 
 
@@ -63,6 +66,14 @@ def test_nothing_is_invented_where_nothing_was_run(tmp_path: Path) -> None:
             assert not re.search(r"\d", "".join(list(row.values())[1:])), row
             assert "not yet run" in row.values()
     assert "0 of 6 trainings are scored" in page and ".svg" not in page
+
+
+def test_a_system_alone_has_no_differences(tmp_path: Path) -> None:
+    alone = PLAN.replace("against: text_only", "against: clean").replace(
+        "      text_only: {title: text-only baseline, set: [model.name=text_only]}\n", ""
+    )
+    plan = small_plan(tmp_path, alone)
+    assert "Paired difference" not in render(plan, {}) and "Paired difference" not in render(plan, found_of(plan))
 
 
 def test_a_missing_seed_is_left_out_and_counted(tmp_path: Path) -> None:

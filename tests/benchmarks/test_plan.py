@@ -12,6 +12,8 @@ from lnln.config import SWITCHES
 from lnln.errors import RefusedError
 from tests.benchmarks.made_scores import PLAN, small_plan
 
+SEARCH = "search: {title: Search, num_trials: 4"
+
 
 def test_the_committed_plan_holds_what_the_page_is_about() -> None:
     plan = read_plan(COMMITTED)
@@ -68,7 +70,7 @@ def test_overrides_come_from_file_base_group_and_entry_in_that_order(tmp_path: P
         ("corpus: tiny", "corpora: tiny", "did you mean 'corpus'"),
         ("seeds: [1, 2]", "seeds: [1, 1]", "groups.main.seeds must be whole numbers of 0 or more, each once"),
         ("seeds: [1, 2]", "seeds: []", "groups.main.seeds"),
-        ("    seeds: [1, 2]\n", "", "groups.main.lacks seeds"),
+        ("    seeds: [1, 2]\n", "", "groups.main lacks seeds"),
         ("rates: [0, 0.5]", "rates: [0, 1.5]", "rates must be numbers within [0, 1]"),
         ("against: text_only", "against: text_onyl", "did you mean 'text_only'"),
         ("    against: text_only\n", "", "as `against`"),
@@ -90,15 +92,35 @@ def test_overrides_come_from_file_base_group_and_entry_in_that_order(tmp_path: P
         ("base: clean", "base: clean\n    against: no_audio", "is not 'clean' with the `set` of the group"),
         ("seeds: [1]", "seeds: [3]", "'clean' is trained for none of its seeds, 3"),
         ("groups:", "groups: [", "is not YAML"),
+        (
+            "groups:",
+            f"{SEARCH}, seeds: [5, 1111]}}\ngroups:",
+            "search.seeds must be fresh, but the trials train with 1111",
+        ),
+        (
+            "groups:",
+            f"{SEARCH}, seeds: [5, 5]}}\ngroups:",
+            "search.seeds must be whole numbers of 0 or more, each once",
+        ),
+        ("groups:", f"{SEARCH}}}\ngroups:", "search lacks seeds"),
+        ("groups:", f"{SEARCH}, seeds: [5], num_candidates: 4}}\ngroups:", "more trials than candidates, got 4 of 4"),
+        ("groups:", f"{SEARCH}, seeds: [5], num_candidates: 0}}\ngroups:", "1 candidate or more"),
+        ("groups:", f"{SEARCH}, seeds: [5], set: [tune.epoch=3]}}\ngroups:", "search: unknown config key 'tune.epoch'"),
+        ("groups:", f"{SEARCH}, seeds: [5], space: {{sentiment: 1}}}}\ngroups:", "search: the space's sentiment"),
+        (
+            "groups:",
+            f"{SEARCH}, seeds: [5], set: [loss.adversarial=9]}}\ngroups:",
+            "search: loss.adversarial is 9 and must",
+        ),
+        ("no_adversarial:", "search:", "'search' is the study over the loss weights"),
+        ("  main:", "  search:", "'search' is the study over the loss weights"),
     ],
 )
 def test_refusals_name_the_place(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert old in PLAN
     with pytest.raises(RefusedError) as refused:
         small_plan(tmp_path, PLAN.replace(old, new, 1))
-    assert said in str(refused.value).replace("main.experiments.", "").replace(
-        "groups.main. lacks", "groups.main.lacks"
-    )
+    assert said in str(refused.value).replace("main.experiments.", "")
     assert str(tmp_path / "plan.yaml") in str(refused.value)
 
 
@@ -113,6 +135,34 @@ def test_selecting_by_group_or_experiment(tmp_path: Path) -> None:
     assert len(plan.select(None)) == 4
     with pytest.raises(RefusedError, match="no group or experiment 'ablation'; did you mean 'ablations'"):
         plan.select("ablation")
+
+
+def test_the_search_is_chosen_by_its_name(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, PLAN.replace("groups:", f"{SEARCH}, seeds: [5, 6]}}\ngroups:"))
+    assert plan.search is not None and plan.search.config().train.epochs == 2, "with what is set for all"
+    assert plan.select("search") == [] and plan.wants_search("search") and plan.wants_search(None)
+    assert [each.name for each in plan.select("clean, search")] == ["clean"] and plan.wants_search("clean, search")
+    assert not plan.wants_search("main")
+    without = small_plan(tmp_path)
+    assert without.search is None and not without.wants_search(None)
+    with pytest.raises(RefusedError, match="no group or experiment 'search'"):
+        without.select("search")
+
+
+def test_the_committed_search_fits_into_an_hour_and_a_quarter() -> None:
+    """On two cores, at 30 seconds an epoch (lnln/configs/mosi.yaml says 25 to 45)."""
+    search = read_plan(COMMITTED).search
+    assert search is not None
+    config = search.config()
+    settings = 1 + search.num_candidates
+    num_epochs = search.num_trials * config.tune.epochs + len(search.seeds) * settings * config.train.epochs
+    assert num_epochs * 30 <= 75 * 60
+    assert (search.num_trials, len(search.seeds), config.tune.pruning, config.tune.max_concurrent_trials) == (
+        12,
+        3,
+        "none",
+        1,
+    )
 
 
 def test_one_training_for_equal_configs(tmp_path: Path) -> None:

@@ -169,14 +169,15 @@ def test_older_code_is_retrained_only_when_asked_for(
 
 def test_a_run_without_a_record_is_of_unknown_code(tmp_path: Path, manifest: FeatureManifest) -> None:
     store = Store(tmp_path / "store")
-    assert record_code(store, "new", "a") == "a"
-    assert record_code(store, "new", "b") == "b", "nothing was begun by a"
+    assert record_code(store, "runs/new", "a") == "a"
+    assert record_code(store, "runs/new", "b") == "b", "nothing was begun by a"
     run_id = finished_run(store, small_corpus(store, tmp_path, "tiny"))
-    assert not is_made_by(store, run_id, "a")
-    assert record_code(store, run_id, "a") == f"a+{UNKNOWN}"
+    folder = run_folder(run_id)
+    assert not is_made_by(store, folder, "a")
+    assert record_code(store, folder, "a") == f"a+{UNKNOWN}"
     remove_run(store, run_id)
-    assert not store.exists(f"{run_folder(run_id)}/run.json") and is_made_by(store, run_id, "a")
-    assert record_code(store, run_id, "a") == "a"
+    assert not store.exists(f"{folder}/run.json") and is_made_by(store, folder, "a")
+    assert record_code(store, folder, "a") == "a"
 
 
 def test_equal_configs_share_a_training(tmp_path: Path, manifest: FeatureManifest) -> None:

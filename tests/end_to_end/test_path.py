@@ -56,10 +56,16 @@ def test_from_pickle_to_prediction(tmp_path: Path) -> None:
         "a finished run is not trained again"
     )
 
-    study = lnln("tune", "tiny", *TINY, "--trials", "2", store=store).json
+    tune = ["tune", "tiny", *TINY, "--trials"]
+    study = lnln(*tune, "2", store=store).json
     assert [trial["state"] for trial in study["trials"]] == ["complete", "complete"]
-    chosen = " ".join(f"--set loss.{name}={weight!r}" for name, weight in study["best"]["weights"].items())
+    assert study["configured_trial"]["number"] == 0 and study["num_trials"]["complete"] == 2
+    chosen = " ".join(f"--set loss.{name}={weight!r}" for name, weight in study["best"]["parameters"].items())
     assert study["train"] == f"lnln --store {store} train tiny {' '.join(TINY)} {chosen}".replace("--set=", "--set ")
+    again = lnln(*tune, "1", store=store)
+    assert again.json == study and "has 2 trials already" in again.err, "nothing is left to do, and it says so"
+    page = lnln("report", study["study_id"], "--folder", tmp_path / "reports" / "study", store=store).json["report"]
+    assert study["study_id"] in Path(page).read_text()
 
     evaluation = lnln("evaluate", run["run_id"], store=store).json
     assert evaluation["rates"] == [i / 10 for i in range(10)]

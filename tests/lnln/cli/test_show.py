@@ -62,15 +62,6 @@ def test_seeds_of_a_corpus_without_a_modality_say_so(run_store: RunStore, capsys
     assert json.loads(capsys.readouterr().out)["failed"] == [{"seed": 3, "reason": "the disk is full"}]
 
 
-def test_a_study_ends_with_the_command_that_uses_it(capsys: pytest.CaptureFixture[str]) -> None:
-    value = {"study_id": "s", "best": {"number": 1, "weights": {"adversarial": 0.5}, "valid_mae": 1.0}}
-    rows = [{"trial": "1", "validation MAE": "1.0000"}]
-    show.study(Console(), value, rows, "lnln train x --set loss.adversarial=0.5")
-    assert capsys.readouterr().out.splitlines()[-1].endswith("lnln train x --set loss.adversarial=0.5")
-    show.study(Console(as_json=True), value, rows, "lnln train x")
-    assert json.loads(capsys.readouterr().out) == {**value, "train": "lnln train x"}
-
-
 def test_predictions_show_their_notes(capsys: pytest.CaptureFixture[str]) -> None:
     show.predictions(Console(), [PREDICTION])
     out = capsys.readouterr().out
@@ -120,6 +111,7 @@ def outcome(run_store: RunStore) -> dict[str, Any]:
         "model": "small-lnln@v1",
         "folder": "models/small-lnln",
         "report": "reports/small-lnln/index.md",
+        "study_report": "store/reports/small-lnln-0/index.html",
         "seconds": 12.3,
     }
 
@@ -129,7 +121,15 @@ def test_a_demo_ends_with_scores_predictions_and_what_to_try(
 ) -> None:
     show.demo(Console(), outcome, command="lnln --store x", is_sample=True)
     out = capsys.readouterr().out
-    parts = ["missing rate", "95% interval", "predict the train mean", "neutral", "reports/small-lnln", "Try next:"]
+    parts = [
+        "missing rate",
+        "95% interval",
+        "predict the train mean",
+        "neutral",
+        "reports/small-lnln",
+        "small-lnln-0",
+        "Try next:",
+    ]
     places = [out.index(part) for part in parts]
     assert places == sorted(places)
     assert "lnln --store x predict models/small-lnln" in out
@@ -139,8 +139,9 @@ def test_a_demo_ends_with_scores_predictions_and_what_to_try(
 def test_a_demo_on_a_corpus_of_ones_own_does_not_propose_to_import_one(
     outcome: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    show.demo(Console(), outcome, command="lnln", is_sample=False)
-    assert "import" not in capsys.readouterr().out
+    show.demo(Console(), {**outcome, "study_report": None}, command="lnln", is_sample=False)
+    out = capsys.readouterr().out
+    assert "import" not in out and "search" not in out
 
 
 def test_a_demo_as_json_is_one_object(outcome: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,7 @@ VERBS = [
     "corrupt",
     "train",
     "tune",
+    "choose",
     "evaluate",
     "report",
     "publish",
@@ -417,10 +418,3 @@ def test_a_sentence_may_look_like_an_option_and_a_file_is_no_sentence(run_store:
     refusal = lnln("predict", run_store.better, "fine", tmp_path / "clip.csv", store=store).refusal
     assert "was trained on features that were imported" in refusal
     assert len(lnln("predict", run_store.better, "fine " * 2000, store=store).json["predictions"]) == 1
-
-
-def test_a_space_that_is_none_is_refused(tmp_path: Path) -> None:
-    space = tmp_path / "space.yaml"
-    space.write_text("sentiment: {low: 0.1, high: 3}")
-    refusal = lnln("tune", "sample", "--trials", "1", "--space", space, store=tmp_path / "store").refusal
-    assert "sentiment" in refusal

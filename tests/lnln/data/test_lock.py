@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lnln.data.lease import held
 from lnln.data.lock import local_folder, only_one, remove_held
 from lnln.data.store import Store
 from lnln.errors import RefusedError
@@ -55,6 +56,23 @@ def test_a_holder_may_remove_what_it_holds(tmp_path: Path) -> None:
         with only_one(store, "runs/r", "run r"):  # a new lock, on a folder of its own
             pass
     assert store.exists("runs/other/file")
+
+
+def test_what_guards_a_folder_is_removed_after_all_else(tmp_path: Path) -> None:
+    left: list[set[str]] = []
+
+    class Watched(Store):
+        def remove(self, path: str) -> None:
+            left.append({file.path for file in self.list_files()})
+            super().remove(path)
+
+    store = Watched(tmp_path)
+    with held(store, "runs/r", "run r"):
+        store.write("runs/r/a/file", b"")
+        store.write("runs/r/z", b"")
+        remove_held(store, "runs/r")
+    assert left == [{"runs/r/lease.json"}]
+    assert not (tmp_path / "runs/r").exists()
 
 
 def test_a_lock_that_was_removed_before_it_was_taken_is_taken_anew(

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from lnln.losses import loss_terms, total_loss
 from lnln.metrics import metric_names, score
 from lnln.models import build_model
 from lnln.runs import selected_on_test
+from lnln.train.finite import DivergedError
 from lnln.train.schedule import rate_factor
 from lnln.views import Views
 from tests.lnln.train.loops import (
@@ -183,8 +186,11 @@ def test_features_that_are_not_finite_stop_the_run_by_name(corpus: Corpus, modal
 
 def test_a_diverging_run_is_refused(corpus: Corpus) -> None:
     loop = make_loop(corpus, make_config(learning_rate=1e30, encoder_learning_rate=1e30, clip_norm=0.0, warmup_share=0))
-    with pytest.raises(RefusedError, match="not finite"):
+    with pytest.raises(DivergedError, match="not finite") as refusal:
         list(loop.epochs())
+    assert "\n" not in str(refusal.value)
+    again = pickle.loads(pickle.dumps(refusal.value))  # from worker to driver
+    assert isinstance(again, DivergedError) and str(again) == str(refusal.value)
 
 
 @pytest.mark.parametrize("parts", [1, 3])
@@ -228,7 +234,7 @@ def test_a_weight_that_is_too_large_shows_in_the_total_alone(corpus: Corpus) -> 
 def test_validation_that_is_not_finite_is_refused(corpus: Corpus) -> None:
     values = np.full_like(corpus.valid.audio.values, np.nan)
     valid = dataclasses.replace(corpus.valid, audio=Ragged(values, corpus.valid.audio.offsets))
-    with pytest.raises(RefusedError, match="validation after epoch 1"):
+    with pytest.raises(DivergedError, match="validation after epoch 1"):
         list(make_loop(dataclasses.replace(corpus, valid=valid), make_config()).epochs())
 
 
@@ -274,6 +280,8 @@ def test_scores_are_those_of_the_kept_weights_in_float32(corpus: Corpus, train: 
         assert spec.rates is not None
         stated = loop.history[-1]["validation"][str(spec.rates[0])]
         assert stated == score(predicted, corpus.valid.label, (-3.0, 3.0))
+        most = max(Counter(np.round(predicted.clip(-3, 3))).values())
+        assert loop.history[-1]["collapse_share"][str(spec.rates[0])] == most / len(predicted)
 
 
 def test_validation_at_rates_of_each_modality(corpus: Corpus) -> None:
@@ -339,6 +347,7 @@ def test_a_model_without_completeness_trains_with_what_it_has(corpus: Corpus, tm
     loop = make_loop(corpus, config)
     for record in loop.epochs():
         assert record["loss"].keys() == {"total", "sentiment"}
+        assert record["collapse_share"].keys() == record["validation"].keys()
         assert record["loss"]["total"] == pytest.approx(config.loss.sentiment * record["loss"]["sentiment"])
         if record["epoch"] == 1:
             break
@@ -348,6 +357,19 @@ def test_a_model_without_completeness_trains_with_what_it_has(corpus: Corpus, tm
     whole = make_loop(corpus, config)
     list(whole.epochs())
     assert untimed(again.history) == untimed(whole.history)
+
+
+def test_a_run_goes_on_from_a_history_without_collapse_shares(corpus: Corpus) -> None:
+    """As version 0.1 wrote them."""
+    whole, first, again = (make_loop(corpus, make_config(epochs=3)) for _ in range(3))
+    list(whole.epochs())
+    next(first.epochs())
+    checkpoint = first.checkpoint()
+    del checkpoint.progress["history"][0]["collapse_share"]
+    again.restore(checkpoint)
+    assert [record["epoch"] for record in again.epochs()] == [2, 3]
+    assert untimed(again.history[1:]) == untimed(whole.history[1:])
+    assert again.best_score == whole.best_score
 
 
 def test_a_corpus_without_a_modality_trains(corpus: Corpus) -> None:

@@ -21,8 +21,9 @@ FLOWS = {"extract": "features"}
 
 
 def test_there_is_a_deployment_for_each_flow() -> None:
-    assert [deployment["name"] for deployment in DEPLOYMENTS] == ["features", "extract", "views", "experiment"]
-    assert len(PrefectYamlModel.model_validate(DOCUMENT).deployments) == 4
+    names = [deployment["name"] for deployment in DEPLOYMENTS]
+    assert names == ["features", "extract", "views", "experiment", "search"]
+    assert len(PrefectYamlModel.model_validate(DOCUMENT).deployments) == 5
     assert DOCUMENT["pull"] == []
 
 

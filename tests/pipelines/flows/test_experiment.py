@@ -17,7 +17,8 @@ from lnln.errors import RefusedError
 from lnln.runs import load_run
 from pipelines.flows.experiment import experiment
 from tests.finished_run import TINY, small_corpus
-from tuning.select import best_config, load_study
+from tuning.record import load_study
+from tuning.select import best_config, best_trial
 
 
 @pytest.fixture(scope="module")
@@ -46,23 +47,33 @@ def test_from_a_corpus_to_a_published_model(
     store = Store(tmp_path / "store")
     small_corpus(store, tmp_path)
     capfd.readouterr()
-    made = experiment("small", config=config, store=store.url, num_trials=1, publish_as="small-lnln")
+    space = {"adversarial": {"low": 0.1, "high": 2}, "dropout": {"low": 0, "high": 0.5, "scale": "linear"}}
+    made = experiment("small", config=config, store=store.url, num_trials=2, space=space, publish_as="small-lnln")
     assert capfd.readouterr().out == ""
 
     study, run = load_study(store, made["study_id"]), load_run(store, made["run_id"])
-    assert study.count("complete") == 1
-    assert run.config.loss == best_config(load_config(config), study).loss
+    assert study.space.to_dict().keys() == space.keys()
+    assert [trial.state for trial in study.trials] == ["complete"] * 2
+    best = best_trial(study)
+    assert run.config.fingerprint() == best_config(load_config(config), study).fingerprint()
+    assert run.config.model.dropout == best.parameters["dropout"]
     assert made["model"] == "small-lnln@v1"
     report = Path(made["report"])
     assert report == tmp_path / "store" / "reports" / "small-lnln" / "index.md"
     assert {"robustness.png", "scores.csv", "scores.json"} <= {path.name for path in report.parent.iterdir()}
 
+    page = tmp_path / "store" / "reports" / made["study_id"] / "index.html"
+    assert made["study_report"] == str(page) and made["study_id"] in page.read_text()
+    assert (page.parent / "trials.csv").is_file()
+
     with get_client(sync_client=True) as client:
         assert {flow_run.name for flow_run in client.read_flow_runs()} == {"experiment on small"}
         found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="%-small")))
         texts = {artifact.key: str(artifact.data) for artifact in found}
+        (said,) = [artifact.description for artifact in found if artifact.key == "study-small"]
     assert texts.keys() == {"study-small", "experiment-small"}
     assert "0 (configured)" in texts["study-small"]
+    assert said is not None and f"trial {best.number} is best of 2 complete" in said
     assert [line.split("|")[1].strip() for line in texts["experiment-small"].splitlines()[4:8]] == [
         "0",
         "0.5",
@@ -71,13 +82,14 @@ def test_from_a_corpus_to_a_published_model(
     ]
 
     written = written_at(tmp_path / "store")
-    again = experiment("small", config=config, store=store.url, num_trials=1, publish_as="small-lnln")
+    again = experiment("small", config=config, store=store.url, num_trials=2, space=space, publish_as="small-lnln")
     assert again == made  # all of it is done: nothing is trained, published or scored again
     assert written_at(tmp_path / "store") == written
 
-    weights = [f"loss.{name}={value!r}" for name, value in study.space.weights(run.config.loss).items()]
-    alone = experiment("small", config=config, overrides=weights, store=store.url)
-    assert alone == {**made, "study_id": None, "model": None, "report": alone["report"]}
+    keys = {"adversarial": "loss.adversarial", "dropout": "model.dropout"}
+    overrides = [f"{keys[name]}={value!r}" for name, value in best.parameters.items()]
+    alone = experiment("small", config=config, overrides=overrides, store=store.url)
+    assert alone == {**made, "study_id": None, "study_report": None, "model": None, "report": alone["report"]}
     assert alone["report"] == f"{store.url}/reports/{made['run_id']}/index.md"
 
 
@@ -91,4 +103,6 @@ def test_what_cannot_be_is_refused(api: None, tmp_path: Path, config: str) -> No
     small_corpus(Store(url), tmp_path)
     with pytest.raises(RefusedError, match="1 trial or more"):
         experiment("small", config=config, store=url, num_trials=-1)
+    with pytest.raises(RefusedError, match="unknown parameter 'speed'"):
+        experiment("small", config=config, store=url, num_trials=1, space={"speed": {"low": 1, "high": 2}})
     assert not (tmp_path / "store" / "runs").exists()
