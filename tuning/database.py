@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 import sqlalchemy as sql
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
 from lnln.data.lease import Lease, held_by
@@ -29,7 +30,8 @@ _MAX_ROUNDS = 20
 def held_database(url: str, study_id: str) -> Iterator[tuple[RDBStorage, Lease]]:
     """The database at `url`, with the study held against other processes that use it.
 
-    RefusedError where one of them holds it, the database cannot be reached, or lasts no longer than this process.
+    RefusedError where one of them holds it, the database cannot be reached, or lasts no longer than this process;
+    StoreFailedError where it fails meanwhile.
     """
     storage = _open(url)
     lease_row = _LeaseRow(sql.create_engine(url), study_id)
@@ -37,6 +39,10 @@ def held_database(url: str, study_id: str) -> Iterator[tuple[RDBStorage, Lease]]
         with held_by(lease_row, f"study {study_id} in the database of tune.storage_url") as lease:
             sql.event.listen(storage.engine, "commit", lambda connection: lease.require(lease_row.locked(connection)))
             yield storage, lease
+    except (StorageInternalError, sql.exc.SQLAlchemyError) as error:
+        raise StoreFailedError(
+            f"the database of tune.storage_url failed ({_reason(error)}); the same command continues the study"
+        ) from error
     finally:
         storage.scoped_session.remove()
         storage.engine.dispose()
@@ -88,7 +94,7 @@ def _open(url: str) -> RDBStorage:
     try:
         where = sql.make_url(url)
         is_in_memory = where.get_backend_name() == "sqlite" and (where.database or ":memory:") == ":memory:"
-        storage = None if is_in_memory else RDBStorage(url)
+        storage = None if is_in_memory else RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
         if storage is not None:
             _LEASES.create(storage.engine, checkfirst=True)
     except Exception as error:  # SQLAlchemy, drivers and Optuna each raise their own

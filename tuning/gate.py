@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ class Gate:
     def __init__(self, max_minutes: float | None, queue: RoomQueue | None) -> None:
         self._end = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._queue = queue
+        self._handler, self._was_replaced = signal.getsignal(signal.SIGINT), False
 
     def __getstate__(self) -> dict[str, object]:
         """Nothing: Tune pickles its searcher at the start, and nobody ever reads that."""
@@ -32,6 +34,15 @@ class Gate:
     def is_over(self) -> bool:
         """The time is."""
         return time.monotonic() >= self._end
+
+    def is_interrupted(self) -> bool:
+        """By Ctrl-C: Tune, which replaced its handler, has put back the one before.
+
+        Tune itself looks for that only while a trial runs, and not while the next one waits for room.
+        """
+        is_replaced = signal.getsignal(signal.SIGINT) != self._handler
+        self._was_replaced |= is_replaced
+        return self._was_replaced and not is_replaced
 
     def has_room(self) -> bool:
         """There is room for a trial now, which is then taken for started."""

@@ -34,6 +34,7 @@ from lnln.data.store import Store
 from lnln.errors import RefusedError, StoreFailedError
 from lnln.progress import line
 from lnln.train.launch import chosen_threads, patience_seconds
+from tuning.database_url import has_password
 from tuning.record import STUDY_FILE, load_study, study_folder
 from tuning.space import DEFAULT_SPACE, Space
 from tuning.sweep import study_id_for
@@ -245,7 +246,7 @@ def _identify(address: str, store_url: str, corpus: str, config: Config, space: 
     host = _host(address)
     store = Store(store_url)
     storage_url = config.tune.storage_url
-    if urlsplit(storage_url).password:
+    if has_password(storage_url):
         raise RefusedError(
             "tune.storage_url holds a password, which everybody on the cluster could read; leave it out of the URL and "
             "give it to the cluster's machines, for PostgreSQL as PGPASSWORD"

@@ -19,14 +19,12 @@ import pyarrow.parquet as pq
 from lnln.config import Config
 from lnln.data.store import Store
 from lnln.errors import RefusedError
+from tuning.database_url import without_password
 from tuning.space import Space
 
 # `pruned`: stopped early, since others were better at the same time. `interrupted`: its driver ended first; it says
 # nothing of its parameters, and continuing the study tries them again.
 State = Literal["complete", "pruned", "failed", "interrupted", "running"]
-
-# Of a database's URL, such as postgresql://user:password@host/name.
-_PASSWORD = re.compile(r"(?<=://)([^/@]*?:)[^/]*(?=@)")
 
 STUDY_FILE, TRIALS_FILE = "study.json", "trials.parquet"
 
@@ -119,7 +117,7 @@ class Study:
     def to_dict(self) -> dict[str, Any]:
         """The content of `study.json`: everything but the trials, which it counts, and the database's password."""
         tune = self.config.get("tune", {})
-        url = _PASSWORD.sub(r"\1***", tune.get("storage_url", ""))
+        url = without_password(tune.get("storage_url", ""))
         return {
             "study_id": self.study_id,
             "corpus": self.corpus,

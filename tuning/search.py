@@ -70,12 +70,13 @@ class RecordingSearch(OptunaSearch):
         )
         self._study, self._space_of_study, self._objectives = study, space, objectives
         self._gate, self._observer, self._stopped = gate, observer, stopped
+        self._failures: dict[str, str] = {}
         self.error: Exception | None = None
         self.num_ended = 0
 
     def suggest(self, trial_id: str) -> Any:
         """Parameters; None where there is no room for a trial now."""
-        if self.error or self._gate.is_over():
+        if self.error or self._gate.is_over() or self._gate.is_interrupted():
             return Searcher.FINISHED
         try:
             return self._space_of_study.values(super().suggest(trial_id) or {}) if self._gate.has_room() else None
@@ -86,6 +87,10 @@ class RecordingSearch(OptunaSearch):
     def number(self, trial_id: str) -> int:
         """Optuna's number of the trial that Tune calls so."""
         return int(self._ot_trials[trial_id].number)
+
+    def failed_once(self, trial_id: str, reason: str) -> None:
+        """The trial's process ended before the trial did, and it is tried again; `reason` is what is known of why."""
+        self._failures[trial_id] = reason
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         notice = notice_of(result)
@@ -120,7 +125,8 @@ class RecordingSearch(OptunaSearch):
             state = TrialState.PRUNED
             record = {"reason": reason, "seeds": seeds_of(result), "seconds": round(result["time_total_s"], 3)}
         else:
-            record = {"reason": f"its process ended before the trial did, {MAX_REPEATS + 1} times"}
+            last = f"; the last but one: {self._failures[trial_id]}" if trial_id in self._failures else ""
+            record = {"reason": f"its process ended before the trial did, {MAX_REPEATS + 1} times{last}"}
         trial.set_user_attr(RECORD, record)
         told = None if values is None else [values[objective.name] for objective in self._objectives]
         self._study.tell(trial, told, state=state)
@@ -150,7 +156,8 @@ def mark_interrupted(study: optuna.Study) -> None:
     for trial in trials:
         if trial.state != TrialState.RUNNING:
             continue
-        drawn = trial.params or trial.system_attrs.get("fixed_params")
+        # A repeat may have been killed before it had all of its parameters.
+        drawn = trial.system_attrs.get("fixed_params") or trial.params
         if drawn and trial.number not in repeated:
             study.enqueue_trial(drawn, user_attrs={_REPEATS: trial.number})
         study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
@@ -158,10 +165,13 @@ def mark_interrupted(study: optuna.Study) -> None:
 
 
 def enqueue_configured(study: optuna.Study, space: Space, configured: dict[str, float]) -> None:
-    """Queue the configured parameters, unless a trial has shown what they do or is about to."""
+    """Queue the configured parameters, unless a trial has shown what they do or is about to.
+
+    One that failed has shown nothing; one that diverged did, and is none of those (`RecordingSearch`).
+    """
     for trial in study.get_trials(deepcopy=False):
         drawn = trial.system_attrs.get("fixed_params", trial.params)
-        if not trial.user_attrs.get(INTERRUPTED) and are_equal(space.values(drawn), configured):
+        if trial.state != TrialState.FAIL and are_equal(space.values(drawn), configured):
             return
     study.enqueue_trial(space.drawn(configured))
 

@@ -26,11 +26,11 @@ from ray.exceptions import RayError
 
 import lnln
 from lnln import progress
-from lnln.config import Config, ModelConfig, fingerprint
+from lnln.config import Config, fingerprint
 from lnln.data.lease import LostLeaseError
 from lnln.data.manifest import read_features
 from lnln.data.store import Store
-from lnln.errors import RefusedError
+from lnln.errors import RefusedError, StoreFailedError
 from lnln.train.failures import reason_of
 from lnln.train.launch import check, chosen_threads
 from lnln.train.room import Demand, cores_here, cores_of_machines, share_of_cores
@@ -39,7 +39,7 @@ from tuning.gate import Gate, RoomQueue
 from tuning.objectives import Objective, read_objectives
 from tuning.places import Places
 from tuning.pruning import Pruning
-from tuning.record import SeedResult, State, Study, TrialRecord, save_study, study_folder
+from tuning.record import SeedResult, State, Study, TrialRecord, load_study, save_study, study_folder
 from tuning.samplers import SeededSampler, is_interrupted, require_sampler
 from tuning.search import MAX_REPEATS, RECORD, RecordingSearch, are_equal, enqueue_configured, mark_interrupted
 from tuning.space import DEFAULT_SPACE, PARAMETERS, Space
@@ -85,8 +85,8 @@ def tune(
     if max_minutes is not None and not max_minutes > 0:
         raise RefusedError(f"a study may take a number of minutes above 0, got {max_minutes:g}")
     space.require(config)
-    _require_effect(space, config.model)
     manifest = read_features(store, corpus)
+    _require_effect(space, config, has_encoder=not manifest.spec().text_dim)
     objectives = read_objectives(config.tune.objectives, manifest.label_range, config.corruption.validation_rates)
     directions = [objective.direction for objective in objectives]
     sampler = SeededSampler(config.tune.sampler, config.tune.seed)
@@ -118,6 +118,7 @@ def tune(
         )
         if optuna_study.metric_names is None:  # for others' tools; ours know them from the config
             optuna_study.set_metric_names([objective.name for objective in objectives])
+        _require_recorded(store, study_id, optuna_study)
         mark_interrupted(optuna_study)
         recorder = _Recorder(store, storage, optuna_study, empty, objectives, num_trials)
         num_missing = num_trials - recorder.num_done()
@@ -140,8 +141,8 @@ def tune(
         else:
             done = f"its {num_trials} trials" if not num_missing else f"{recorder.num_done()} trials"
             progress.line(f"study {study_id} has {done} already; a larger number of trials continues it")
+        recorder.save()
         study = recorder.study()
-        save_study(store, study)
     if not study.of_state("complete") and not study.of_state("pruned"):
         failed = study.of_state("failed")
         if failed:
@@ -258,7 +259,11 @@ class _Attendant(ray_tune.Callback):
         self._places.look()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._recorder.said(self._search.number(trial.trial_id), "its process was lost; it is tried again")
+        error = trial.get_pickled_error()
+        is_lost = error is None or isinstance(error, ray.exceptions.RayActorError)
+        reason = "its process was lost" if is_lost else reason_of(error)
+        self._search.failed_once(trial.trial_id, reason)
+        self._recorder.said(self._search.number(trial.trial_id), f"{reason}; it is tried again")
 
 
 class _StopWith(ray_tune.Stopper):
@@ -363,8 +368,36 @@ def _pruning(task: Task, recorder: _Recorder) -> Pruning | None:
     return pruning
 
 
-def _require_effect(space: Space, model: ModelConfig) -> None:
-    """RefusedError for parameters that this model does not have: trials would differ in nothing."""
+def _require_recorded(store: Store, study_id: str, optuna_study: optuna.Study) -> None:
+    """RefusedError where the store's record knows more trials than Optuna's storage, which is saved before it."""
+    try:
+        recorded = load_study(store, study_id).trials
+    except StoreFailedError:
+        raise
+    except RefusedError:  # there is none, or it is damaged and is written anew
+        return
+    num_recorded = sum(trial.state in ("complete", "pruned", "failed") for trial in recorded)
+    num_there = len(optuna_study.get_trials(deepcopy=False))
+    if num_recorded > num_there:
+        raise RefusedError(
+            f"the record of study {study_id} in {store.url} has {num_recorded} trials that ended, and the storage that "
+            f"tune.storage_url names has {num_there}; give the tune.storage_url that the study was run with"
+        )
+
+
+def _require_effect(space: Space, config: Config, *, has_encoder: bool) -> None:
+    """RefusedError for parameters that nothing of this training depends on: trials would differ in nothing.
+
+    has_encoder: the corpus has token ids, which an encoder reads.
+    """
+    model = config.model
+    if "encoder_learning_rate" in space.ranges and (not has_encoder or config.train.frozen == "encoder"):
+        why = "train.frozen=encoder trains none" if has_encoder else "the corpus has language features and needs none"
+        raise RefusedError(f"the space varies encoder_learning_rate, but no encoder is trained ({why}); leave it out")
+    if "reversal_strength" in space.ranges and "adversarial" not in space.ranges and not config.loss.adversarial:
+        raise RefusedError(
+            "the space varies reversal_strength, which has no effect with loss.adversarial=0; vary adversarial too"
+        )
     terms = {"completeness", "adversarial", "reconstruction", "reversal_strength"}
     if model.name == "text_only":
         idle, lacking = {*terms, "dropout"}, "model.name=text_only"

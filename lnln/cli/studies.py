@@ -178,8 +178,12 @@ def _study_id(session: Session, corpus: str, config: Config, space: Space) -> st
 
 
 def train_arguments(corpus: str, config: str | None, overrides: Sequence[str] | None, seed: int | None) -> list[str]:
-    """Arguments of `lnln train` that mean the config that the study was given."""
-    options = [("--config", config), *(("--set", item) for item in overrides or []), ("--seed", seed)]
+    """Arguments of `lnln train` that mean the config that the study was given.
+
+    Without what is about the study, such as its database's URL, which may hold a password.
+    """
+    of_runs = [item for item in overrides or [] if not item.strip().startswith("tune.")]
+    options = [("--config", config), *(("--set", item) for item in of_runs), ("--seed", seed)]
     return [corpus, *(str(word) for pair in options if pair[1] is not None for word in pair)]
 
 

@@ -3,8 +3,9 @@
     study (num_trials > 0) -> train -> evaluate -> publish (publish_as) -> report
 
 A study comes first, and the run then trains with the parameters of its best trial. The configured ones are the study's
-first trial, so they are used where no other beats them. Whether the best is better by more than noise is what `lnln
-choose` finds out, by training both with fresh seeds. From Python `experiment(corpus="mosi", num_trials=8)`;
+first trial, so they are used where no other beats them. With `compare_seeds` both are trained with fresh seeds first,
+as `lnln choose` does, and the best is taken only if it is better by more than noise. From Python
+`experiment(corpus="mosi", num_trials=8)`;
 as a deployment `prefect deployment run experiment/experiment -p corpus=mosi -p num_trials=8` (see `prefect.yaml`).
 
 Each step is a task that calls the library and returns names, never data. Prefect keeps no results: the store knows
@@ -31,6 +32,7 @@ from lnln.model_store.catalog import check_name
 from lnln.report import report
 from lnln.train.launch import train
 from pipelines.flows.features import artifact_key, settings_of_run
+from tuning.choose import choose
 from tuning.report import study_report
 from tuning.select import best_trial, table, verdict
 from tuning.space import DEFAULT_SPACE, Space, with_parameters
@@ -46,6 +48,7 @@ def experiment(
     num_workers: int = 1,
     num_trials: int = 0,
     space: dict[str, Any] | None = None,
+    compare_seeds: list[int] | None = None,
     publish_as: str | None = None,
 ) -> dict[str, Any]:
     """Search the loss weights, train, evaluate over all missing rates, publish, report. What is done is not redone.
@@ -58,6 +61,9 @@ def experiment(
         num_workers: Train workers of the run, and of each trial.
         num_trials: Trials that the study is to have. 0: no study, the configured parameters.
         space: Ranges of the study by parameter, such as {"adversarial": {"low": 0.1, "high": 3}}. None: the default.
+        compare_seeds: Two seeds or more, fresh ones, with which the best trial is compared with the configured
+            parameters; the run gets its parameters only if they are shown to be better (as `lnln choose`). None: they
+            are taken on the study's own word.
         publish_as: Name in the model store, such as mosi-lnln. None: not published.
 
     Returns:
@@ -73,7 +79,8 @@ def experiment(
     if num_trials:
         study = search(there, corpus, chosen.to_dict(), ranges.to_dict(), num_trials, num_workers)
         study_id, study_page = study["study_id"], write_study_report(there, study["study_id"])
-        chosen = with_parameters(chosen, study["parameters"])
+        found = compare(there, study_id, compare_seeds, num_workers) if compare_seeds else study["parameters"]
+        chosen = with_parameters(chosen, found)
     run_id = train_run(there, corpus, chosen.to_dict(), num_workers, config)
     evaluation = evaluate_run(there, run_id)
     model = publish_run(there, run_id, publish_as) if publish_as else None
@@ -110,6 +117,19 @@ def search(
         description=f"Study {markdown.code(study.study_id)}: {markdown.escape(verdict(study))}.",
     )
     return {"study_id": study.study_id, "parameters": best_trial(study).parameters}
+
+
+@task(name="choice", cache_policy=NO_CACHE, persist_result=False)
+def compare(store: str, study_id: str, seeds: list[int], num_workers: int) -> dict[str, float]:
+    """The parameters that were shown to be better than the configured ones, else those."""
+    choice = choose(Store(store), study_id, seeds=seeds, num_workers=num_workers)
+    create_table_artifact(
+        key=artifact_key("choice", choice.corpus),
+        table=choice.rows(),
+        description=f"Study {markdown.code(study_id)}: {markdown.escape(choice.verdict)}",
+    )
+    better = choice.best if choice.outcome == "better" else None
+    return (better or choice.configured).parameters
 
 
 @task(name="study report", cache_policy=NO_CACHE, persist_result=False)

@@ -147,7 +147,7 @@ def test_an_empty_study_has_typed_columns() -> None:
     [
         ("", ""),
         ("sqlite:////srv/studies.db", "sqlite:////srv/studies.db"),
-        ("postgresql://lnln:se:cr@et@db:5432/studies?a=b:c@d", "postgresql://lnln:***@db:5432/studies?a=b:c@d"),
+        ("postgresql://lnln:se:cr%40et@db:5432/studies?a=b", "postgresql://lnln:***@db:5432/studies?a=b"),
         ("mysql+pymysql://lnln@db/studies", "mysql+pymysql://lnln@db/studies"),
     ],
 )

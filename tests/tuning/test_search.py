@@ -236,3 +236,38 @@ def test_other_parameters_are_not_taken_for_the_configured_ones() -> None:
     study.enqueue_trial({"adversarial": 0.8})
     enqueue_configured(study, space, {"adversarial": 0.0})
     assert len(study.trials) == 2
+
+
+def test_configured_parameters_that_only_failed_are_queued_again() -> None:
+    study = make_study()
+    enqueue_configured(study, DEFAULT_SPACE, CONFIGURED)
+    study.tell(ask(study), state=TrialState.FAIL)
+    enqueue_configured(study, DEFAULT_SPACE, CONFIGURED)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+    study.tell(ask(study), state=TrialState.PRUNED)  # as one that diverged
+    enqueue_configured(study, DEFAULT_SPACE, CONFIGURED)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.PRUNED]
+
+
+def test_a_repeat_that_was_killed_before_it_had_all_parameters_is_repeated_whole() -> None:
+    study = make_study()
+    drawn = ask(study).params
+    mark_interrupted(study)
+    repeat = study.ask()
+    repeat.suggest_float("completeness", *_ends("completeness"), log=True)  # and then it was killed
+    mark_interrupted(study)
+    assert ask(study).params == drawn
+
+
+def test_why_a_process_was_lost_is_kept() -> None:
+    study, heard = make_study(), Heard()
+    search = search_of(study, heard)
+    search.suggest("a")
+    search.failed_once("a", "ModuleNotFoundError: No module named 'lnln'")
+    search.on_trial_complete("a", None, error=True)
+    assert "No module named 'lnln'" in study.trials[0].user_attrs[RECORD]["reason"]
+
+
+def _ends(name: str) -> tuple[float, float]:
+    span = DEFAULT_SPACE.ranges[name]
+    return span.draw_low, span.high

@@ -5,6 +5,7 @@ What several processes do to one study is in `test_drivers.py`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import sqlite3
@@ -21,7 +22,7 @@ from optuna.trial import TrialState
 from lnln.config import fingerprint
 from lnln.data.lease import LostLeaseError
 from lnln.data.store import Store
-from lnln.errors import RefusedError
+from lnln.errors import RefusedError, StoreFailedError
 from tuning.journal import mended, open_journal
 from tuning.storage import StudyStorage, open_storage
 
@@ -345,3 +346,16 @@ def test_on_s3_a_journal_that_is_not_the_one_it_began_from_is_not_replaced(bucke
         with pytest.raises(RefusedError, match="was changed by another process"):
             storage.save()
         assert store.read(path) == theirs
+
+
+def test_a_database_that_fails_meanwhile_ends_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.db"
+    refused = pytest.raises(StoreFailedError, match=r"the database of tune\.storage_url failed .* the same command")
+    with refused as refusal, open_storage(Store(tmp_path / "store"), ID, f"sqlite:///{path}?timeout=0.1") as storage:
+        add_trial(storage, 1.0)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("begin exclusive")
+            add_trial(storage, 2.0)
+    assert "\n" not in str(refusal.value)
+    with open_storage(Store(tmp_path / "store"), ID, f"sqlite:///{path}") as storage:
+        assert values(storage) == [1.0]

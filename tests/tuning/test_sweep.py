@@ -102,6 +102,8 @@ def test_what_cannot_be_studied_is_refused_and_leaves_nothing(tmp_path: Path) ->
     small_corpus(store, tmp_path)
     narrow = Space({"adversarial": Range(0.1, 0.5)})
     text_only = config(model={"name": "text_only"})
+    reversal = Space({"reversal_strength": Range(0.1, 2)})
+    rates_of_encoder = Space({"encoder_learning_rate": Range(1e-5, 1e-3)})
     rates: dict[str, Any] = {"validation_rates": [0.0]}
     refused: list[tuple[Config, dict[str, Any], str]] = [
         (config(), {"num_trials": 0}, "1 trial or more, got 0"),
@@ -119,6 +121,8 @@ def test_what_cannot_be_studied_is_refused_and_leaves_nothing(tmp_path: Path) ->
         (text_only, {}, "varies completeness, adversarial, reconstruction, which a model with model.name=text_only"),
         (text_only, {"space": Space({"dropout": Range(0, 0.5, "linear")})}, "varies dropout, .* learning_rate, enc"),
         (config(model={"correction": False}), {}, "varies completeness, adversarial, which .* model.correction=false"),
+        (config(loss={"adversarial": 0}), {"space": reversal}, "no effect with loss.adversarial=0"),
+        (config(train={"frozen": "encoder"}), {"space": rates_of_encoder}, "no encoder is trained"),
         (config(model={"reconstruction": False}), {}, "varies reconstruction, which .* model.reconstruction=false"),
     ]
     for made, arguments, reason in refused:
@@ -170,6 +174,11 @@ def test_a_study_that_has_its_trials_says_so_and_starts_nothing(
     assert tune(store, "small", config(), num_trials=1) == found == load_study(store, name)
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f"study {name} has 2 trials already; a larger number of trials continues it"
+
+    elsewhere = config(tune={"storage_url": f"sqlite:///{tmp_path / 'other.db'}"})
+    with pytest.raises(RefusedError, match=r"has 5 trials that ended, and .* tune\.storage_url names has 0"):
+        tune(store, "small", elsewhere, num_trials=2)
+    assert load_study(store, name) == found
 
 
 @pytest.mark.slow
@@ -484,16 +493,17 @@ def test_a_study_whose_trials_all_failed_is_refused(tmp_path: Path, capfd: pytes
 
 
 @pytest.mark.slow
-def test_a_study_on_s3_goes_on_from_another_machine(
+def test_a_study_on_s3_is_known_to_another_machine(
     tmp_path: Path, s3_store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LNLN_CACHE", str(tmp_path / "one"))
     store = Store(s3_store_url)
     small_corpus(store, tmp_path)
     one = tune(store, "small", config(), num_trials=1)
+    assert [trial.state for trial in one.trials] == ["complete"]
+    assert not store.exists(f"{study_folder(one.study_id)}/ray")
     monkeypatch.setenv("LNLN_CACHE", str(tmp_path / "other"))
-    two = tune(store, "small", config(), num_trials=2, max_minutes=60)
-    assert two.trials[0] == one.trials[0]
-    assert [trial.state for trial in two.trials] == ["complete"] * 2
-    assert load_study(store, two.study_id) == two
-    assert not store.exists(f"{study_folder(two.study_id)}/ray")
+    monkeypatch.setattr("tuning.sweep.ray_session", lambda *_, **__: pytest.fail("Ray was started"))
+    assert tune(store, "small", config(), num_trials=1) == one == load_study(store, one.study_id)
+    with pytest.raises(pytest.fail.Exception, match="Ray was started"):
+        tune(store, "small", config(), num_trials=2)

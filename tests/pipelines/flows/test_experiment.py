@@ -15,8 +15,10 @@ from lnln.config import load_config
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.runs import load_run
-from pipelines.flows.experiment import experiment
+from pipelines.flows.experiment import compare, experiment
 from tests.finished_run import TINY, small_corpus
+from tests.made_study import PAPER, complete
+from tests.tuning.test_choose import PARAMETERS, SEEDS, stored_study, trained
 from tuning.record import load_study
 from tuning.select import best_config, best_trial
 
@@ -106,3 +108,17 @@ def test_what_cannot_be_is_refused(api: None, tmp_path: Path, config: str) -> No
     with pytest.raises(RefusedError, match="unknown parameter 'speed'"):
         experiment("small", config=config, store=url, num_trials=1, space={"speed": {"low": 1, "high": 2}})
     assert not (tmp_path / "store" / "runs").exists()
+
+
+@pytest.mark.slow
+def test_only_parameters_that_are_shown_to_be_better_are_taken(api: None, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    manifest = small_corpus(store, tmp_path)
+    trained(store, manifest, PAPER, [3.0, 3.1, 2.9])
+    trained(store, manifest, PARAMETERS[1], [0.2, 0.1, 0.3])
+    better = stored_study(store, manifest)
+    assert compare(store.url, better.study_id, list(SEEDS), 1) == PARAMETERS[1]
+    trained(store, manifest, PARAMETERS[2], [2.0, 3.4, 2.9])
+    trials = (complete(0, 1.0, parameters=PAPER), complete(2, 0.9, parameters=PARAMETERS[2]))
+    noise = stored_study(store, manifest, *trials, study_id="small-lnln-noise")
+    assert compare(store.url, noise.study_id, list(SEEDS), 1) == PAPER
