@@ -293,8 +293,8 @@ class TuneConfig:
     # `tpe`, `random`, or any sampler of Optuna by the name of its class, such as CmaEsSampler.
     sampler: str = "tpe"
     seed: int = 0
-    # `asha` stops a trial whose mean validation MAE, after `grace_epochs` and again after each `reduction_factor` times
-    # as many, is not among the best 1/reduction_factor of those that came as far.
+    # `asha` stops a trial whose objective, after `grace_epochs` and again after each `reduction_factor` times as many,
+    # is not among the best 1/reduction_factor of those that came as far.
     pruning: Literal["none", "asha"] = "asha"
     grace_epochs: int = 2
     reduction_factor: int = 3

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lnln.train.session import OBJECT_STORE_BYTES
-from tests.lnln.train.test_raylet import RAY, START_SECONDS, WITH_PARENT, end
+from tests.ray_nodes import RAY, START_SECONDS, WITH_PARENT, end
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from lnln.errors import RefusedError
 from lnln.train.session import ray_session
 from pipelines.ingest import import_sample
 from tests.finished_run import TINY, small_corpus
-from tests.lnln.train.test_raylet import Cluster, descendants, name_of
+from tests.ray_nodes import Cluster, descendants, name_of, ray_cluster
 from tuning.record import Study, load_study, study_folder
 from tuning.search import RECORD
 from tuning.select import best_config, best_trial, pareto_front
@@ -251,7 +249,7 @@ def test_a_lost_process_costs_no_trial(tmp_path: Path, capfd: pytest.CaptureFixt
     """SIGKILL of the first trial's train worker, and of the second trial's own process."""
     store = Store(tmp_path / "store")
     small_corpus(store, tmp_path)
-    made = config(tune={"epochs": 2, "seeds": [1, 2], "pruning": "none"})
+    made = config(train={"batch_size": 4}, tune={"epochs": 12, "seeds": [1, 2], "pruning": "none"})
     capfd.readouterr()
     with _killing(("ray::RayTrainWorker", 0), ("ray::ImplicitFunc", 1)) as killed:
         study = tune(store, "small", made, num_trials=2)
@@ -265,31 +263,32 @@ def test_a_lost_process_costs_no_trial(tmp_path: Path, capfd: pytest.CaptureFixt
     assert [trial.state for trial in study.trials] == ["complete", "complete"]
     for trial in study.trials:
         assert [result.seed for result in trial.seeds] == [1, 2]
-        assert [len(result.valid_mae_by_epoch) for result in trial.seeds] == [2, 2]
+        assert [len(result.valid_mae_by_epoch) for result in trial.seeds] == [12, 12]
         assert trial.values["mae"] == pytest.approx(sum(result.valid_mae for result in trial.seeds) / 2)
     assert study.trials[0].seeds[0].valid_mae_by_epoch != study.trials[0].seeds[1].valid_mae_by_epoch
     _assert_optuna_agrees(store, study)
     with open_storage(store, study.study_id, "") as storage:
         for each in optuna.load_study(storage=storage.optuna, study_name=study.study_id).trials:
-            assert list(each.intermediate_values) == [1, 2, 3, 4]
+            assert list(each.intermediate_values) == list(range(1, 25))
 
 
 @contextmanager
 def _killing(*victims: tuple[str, int]) -> Iterator[list[int]]:
-    """SIGKILL for a process of each title, in this order, in the trial of that number, some seconds after it began to
-    train; the process ids so far."""
+    """SIGKILL for a process of each title, in this order, in the trial of that number, a second after its worker
+    came; the process ids so far."""
     killed: list[int] = []
     is_over = threading.Event()
 
     def watch() -> None:
         trials: list[int] = []  # process ids, as they come
         for title, number in victims:
+            # Of several the youngest: a trial's process may outlast its trial a little.
             while not is_over.wait(0.1):
                 below = psutil.Process().children(recursive=True)
                 trials += [each.pid for each in below if _has(each, "ray::ImplicitFunc") and each.pid not in trials]
-                found = [each for each in below if _has(each, title)]
+                found = sorted((each for each in below if _has(each, title)), key=psutil.Process.create_time)
                 is_trained = any(_has(each, "ray::RayTrainWorker") for each in below)
-                if found and is_trained and len(trials) > number and not is_over.wait(2.0):
+                if found and is_trained and len(trials) > number and not is_over.wait(1.0):
                     with suppress(psutil.NoSuchProcess):
                         found[-1].kill()
                         killed.append(found[-1].pid)
@@ -360,10 +359,7 @@ def test_a_lost_node_costs_no_trial(tmp_path: Path) -> None:
     made = config(train={"batch_size": 4}, tune=tuned)
     command = [sys.executable, "-c", DRIVER, store.url, "small", json.dumps(made.to_dict()), "2"]
     err = tmp_path / "err"
-    with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="lnln-"))  # sockets lie below, whose paths have to be short
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        cluster = SmallHead(folder, stack)
+    with ray_cluster(SmallHead) as cluster:
         node = cluster.add_node()
         more = {**cluster.environment, "RAY_ADDRESS": cluster.address, "LNLN_CACHE": str(tmp_path / "cache")}
         with err.open("wb") as file:
