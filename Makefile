@@ -63,7 +63,7 @@ test: test-fast ## the fast part, and the whole path end to end
 
 .PHONY: test-slow
 test-slow: $(VENV)/installed-dev ## real clusters, servers and kills
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/end_to_end --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/end_to_end --durations=30
 
 # Debian's packages, 60 MB; nothing else of this project needs them, or root. Without recommended ones: no services.
 RADOSGW := radosgw ceph-mon ceph-osd

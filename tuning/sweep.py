@@ -33,11 +33,11 @@ from lnln.data.store import Store
 from lnln.errors import RefusedError, StoreFailedError
 from lnln.train.failures import reason_of
 from lnln.train.launch import check, chosen_threads
+from lnln.train.places import Places
 from lnln.train.room import Demand, cores_here, cores_of_machines, share_of_cores
 from lnln.train.session import cluster_address, ray_session
 from tuning.gate import Gate, RoomQueue
 from tuning.objectives import Objective, read_objectives
-from tuning.places import Places
 from tuning.pruning import Pruning
 from tuning.record import SeedResult, State, Study, TrialRecord, load_study, save_study, study_folder
 from tuning.samplers import SeededSampler, is_interrupted, require_sampler

@@ -20,7 +20,6 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from lnln.config import Config
 from lnln.data.store import Store
 from tuning.objectives import Objective
-from tuning.places import leave_out_attendants
 from tuning.record import SeedResult
 from tuning.space import with_parameters
 
@@ -192,7 +191,6 @@ def _train(
             feature_id=task.feature_id,
             num_threads=task.num_threads,
         )
-        leave_out_attendants(trainer)
         try:
             result = trainer.fit()
         except TrainingFailedError as error:

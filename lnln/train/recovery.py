@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from ray.exceptions import RayError
 from ray.train import Result
+from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import (
     InsufficientClusterResourcesError,
     WorkerGroupStartupFailedError,
@@ -68,11 +70,19 @@ class ElasticWorkers(ElasticScalingPolicy):
 
 
 class RecoveringTrainer(TorchTrainer):
-    """A TorchTrainer with policies of ours."""
+    """A TorchTrainer with policies of ours, and without two of the processes that Ray starts for a training.
+
+    One looks after its places (`lnln.train.places`), one is for Ray's datasets: each takes a second of a core to start,
+    and has nothing to do here.
+    """
 
     def __init__(self, *args: Any, policy: FailurePolicy, **more: Any) -> None:
         super().__init__(*args, **more)
         self._policy = policy
+
+    def _create_default_callbacks(self) -> list[Any]:
+        idle = (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, idle)]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Result:
         arguments["failure_policy"] = self._policy

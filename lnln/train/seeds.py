@@ -25,6 +25,7 @@ from lnln.progress import line
 from lnln.runs import Run, is_finished, load_run, run_id_for
 from lnln.train.failures import reason_of
 from lnln.train.launch import check, is_whole, train, worker_range
+from lnln.train.places import Places
 from lnln.train.room import Demand, Queue, cores_here, cores_of_machines, share_of_cores
 from lnln.train.session import cluster_address, ray_session
 
@@ -149,7 +150,7 @@ def _train_all(
             progress(f"{len(seeds)} seeds, {num_at_once} at a time")
         machines = [cores_here()] if is_own else cores_of_machines()
         num_threads = share_of_cores(machines, num_sharing * demand.most_workers) if num_sharing > 1 else None
-        team = _Team(seeds, num_threads, train_one, progress)
+        team = _Team(seeds, num_threads, train_one, progress, Places())
         queue = None if is_own else Queue(demand.to_start(num_gpus), there, team.is_over)
         return team.results(num_at_once, queue)
 
@@ -163,8 +164,10 @@ class _Team:
         num_threads: int | None,
         train_one: Callable[[int, int | None, Progress], Run],
         progress: Progress | None,
+        places: Places,
     ) -> None:
         self._seeds, self._num_threads, self._train_one, self._progress = seeds, num_threads, train_one, progress
+        self._places = places
         self._waiting = deque(seeds)
         self._ended: SimpleQueue[tuple[int, Run | str]] = SimpleQueue()
         self.is_over = threading.Event()
@@ -212,6 +215,7 @@ class _Team:
                     return
                 result = "interrupted" if isinstance(error, KeyboardInterrupt) else reason_of(error)
                 with suppress(Exception):  # whoever waits for the seed has to hear of it
+                    self._places.free()
                     say(f"failed: {result}")
             self._ended.put((seed, result))
 

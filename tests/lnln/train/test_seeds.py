@@ -21,7 +21,14 @@ from lnln.errors import RefusedError
 from lnln.runs import Run, run_folder, run_id_for
 from lnln.train.controller import read_history
 from lnln.train.launch import train
-from lnln.train.seeds import SeedsFailedError, finished_seeds, train_seeds, with_seed
+from lnln.train.seeds import (
+    SeedsFailedError,
+    _controllers,
+    _end_training,
+    finished_seeds,
+    train_seeds,
+    with_seed,
+)
 from lnln.train.session import ray_session
 from tests.command import LNLN
 from tests.finished_run import TINY, finished_run, small_corpus
@@ -175,6 +182,29 @@ def test_an_interrupt_ends_all_runs_which_continue_at_once_and_one_that_fails_st
     lines.clear()
     runs = train_seeds(store, "small", CONFIG, [2, 1], progress=lines.append)
     assert [run.config.train.seed for run in runs] == [2, 1] and lines == []
+
+
+@SLOW
+def test_a_lost_controller_leaves_its_place_to_the_next_seed(
+    store: Store, manifest: FeatureManifest, running_ray: None
+) -> None:
+    import ray
+
+    lost: list[str] = []
+
+    def kill(line: str) -> None:
+        if "epoch 1/6" in line and not lost:
+            lost.extend(_controllers())
+            for actor_id in lost:
+                _end_training(actor_id, is_late=True)
+
+    with pytest.raises(SeedsFailedError, match=r"^seed 5 failed: .*controller was lost") as failed:
+        train_seeds(store, "small", CONFIG, [5, 6], num_parallel=1, progress=kill)
+    assert list(failed.value.runs) == [6] and len(lost) == 1
+    deadline = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != 3 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert ray.available_resources()["CPU"] == 3, "a place is lost"
 
 
 def started(store: Store, folder: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -1,17 +1,15 @@
-"""Gives back the places of trainings that were ended with their trial: what their workers had reserved of the cluster.
+"""Gives back the places of trainings that were ended from outside: what their workers had reserved of the cluster.
 
 Ray keeps a reservation (placement group) as long as the driver lives, whatever becomes of the actor that made it. Ray
 Train starts a process for each training to look after that, which asks Ray's dashboard: a Ray of our own has none, and
-there the places of a trial that was stopped early would be lost to all others (ray#54305). So the driver does it.
+there the places of a trial that was stopped early, or of a seed whose controller was lost, would be lost to all others
+(ray#54305). So drivers of several trainings do it, and that process is left out (`lnln.train.recovery`).
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from lnln.train.recovery import RecoveringTrainer
+from typing import Any
 
 # How often to look, and how long a training may take to end after its trial.
 LOOK_SECONDS = 1.0
@@ -47,24 +45,10 @@ class Places:
         return num_left
 
     def free_all(self) -> None:
-        """Wait until none is left. Called when all trials have ended, by themselves or not."""
+        """Wait until none is left. Called when all trainings have ended, by themselves or not."""
         deadline = time.monotonic() + END_SECONDS
         while self.free() and time.monotonic() < deadline:
             time.sleep(0.1)
-
-
-def leave_out_attendants(trainer: RecoveringTrainer) -> None:
-    """Of the processes that Ray Train starts for a training, leave out the one that looks after its places and the one
-    for Ray's datasets: each takes a second of a core to start, and has nothing to do here."""
-    from ray.train.v2._internal.callbacks import DatasetsCallback
-    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-
-    make = trainer._create_default_callbacks
-
-    def make_fewer() -> list[Any]:
-        return [each for each in make() if not isinstance(each, (DatasetsCallback, PlacementGroupCleanerCallback))]
-
-    trainer._create_default_callbacks = make_fewer  # type: ignore[method-assign]
 
 
 def _reserved() -> list[Any]:
