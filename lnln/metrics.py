@@ -37,6 +37,9 @@ TITLES = {
     "f1_nn": "F1 nn",
 }
 
+# A model more than this share of whose answers are in one class says one thing, whatever it is asked.
+COLLAPSE_SHARE = 0.9
+
 
 def metric_names(label_range: Sequence[float]) -> tuple[str, ...]:
     """The metrics of a corpus with these labels, in the order of tables."""

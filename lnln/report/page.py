@@ -24,14 +24,11 @@ from lnln.errors import RefusedError
 from lnln.evaluate import evaluate
 from lnln.evaluations import Evaluation, Interval, format_interval, format_score
 from lnln.markdown import code, escape, table
-from lnln.metrics import TITLES
+from lnln.metrics import COLLAPSE_SHARE, TITLES
 from lnln.model_store.card import SYNTHETIC
 from lnln.model_store.opened import OpenedModel, open_model
 from lnln.report.charts import draw_robustness
 from lnln.report.corpus import describe_corpora
-
-# Above this share of one predicted class at a rate, the report warns.
-COLLAPSE_SHARE = 0.9
 
 
 def report(store: Store, names: Sequence[str], folder: Path | str) -> Path:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lnln.report.markup import percent
+from lnln.report.svg import Mark, Plot, Point, Scale
 from tuning.objectives import objective as objective_called
 from tuning.record import Study, TrialRecord
 from tuning.report.axis import Axis
 from tuning.report.importance import CELLS, PLACES, Importance, Learnt, axes, scored
-from tuning.report.markup import percent
 from tuning.report.stability import OUTCOMES, Stability
-from tuning.report.svg import Mark, Plot, Point, Scale
 from tuning.select import pareto_front, ranked_trials
 
 NUM_LEVELS = 7

@@ -18,6 +18,8 @@ import yaml
 
 from lnln.data.store import Store
 from lnln.errors import RefusedError
+from lnln.report.markup import document, escape, figure, table
+from lnln.report.svg import Mark, legend
 from tuning.choice import CAUTION, Choice, load_choice
 from tuning.objectives import objective as objective_called
 from tuning.record import Study, load_study
@@ -33,9 +35,7 @@ from tuning.report.charts import (
     draw_stability,
 )
 from tuning.report.importance import METHODS, NUM_RESAMPLES, Learnt, axes, learn, scored
-from tuning.report.markup import document, escape, figure, table
 from tuning.report.stability import OUTCOMES, TERMS, count_outcomes, stability
-from tuning.report.svg import Mark, legend
 from tuning.report.tables import files, importance_rows, stability_rows, trial_rows
 from tuning.report.verdict import cautions, choose_command, count_states, verdict
 from tuning.select import best_config, pareto_front, ranked_trials

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lnln.report.page import COLLAPSE_SHARE
+from lnln.metrics import COLLAPSE_SHARE
 from tuning.record import Study, TrialRecord
 from tuning.report.axis import Axis
 

@@ -11,10 +11,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lnln.report.markup import percent
 from tuning.objectives import objective as objective_called
 from tuning.record import Study, TrialRecord
 from tuning.report.importance import Importance, Learnt
-from tuning.report.markup import percent
 from tuning.report.stability import Stability, stability
 from tuning.select import ranked_trials
 

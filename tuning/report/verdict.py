@@ -8,12 +8,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from lnln.report.markup import percent
 from tuning.choice import Choice
 from tuning.objectives import objective as objective_called
 from tuning.record import Study
 from tuning.report.axis import Axis
 from tuning.report.importance import METHODS, Importance, Learnt
-from tuning.report.markup import percent
 from tuning.report.noise import Compared, compare
 from tuning.report.stability import OUTCOMES, count_outcomes
 from tuning.select import fresh_seeds

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tuning.report.axis import Axis, round_logs, round_numbers
+from lnln.report.round_numbers import round_logs, round_numbers
+from tuning.report.axis import Axis
 from tuning.space import Range
 
 spans = st.one_of(

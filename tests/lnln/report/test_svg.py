@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuning.report.svg import SIGNS, Plot, Scale, legend
+from lnln.report.svg import SIGNS, Plot, Scale, legend
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tuning.report.axis import round_numbers
-from tuning.report.markup import escape
+from lnln.report.markup import escape
+from lnln.report.round_numbers import round_numbers
 
 Point = tuple[float, float]
 Tick = tuple[float, str]

@@ -7,7 +7,7 @@ import hashlib
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
-from tuning.report.look import SCRIPT, STYLE
+from lnln.report.look import SCRIPT, STYLE
 
 
 def escape(text: str) -> str:
