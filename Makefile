@@ -61,9 +61,10 @@ check: $(VENV)/installed-dev ## style, types, layers
 test: test-fast ## the fast part, and the whole path end to end
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/end_to_end
 
+# Two files at a time, as in the fast part: starting and ending clusters is mostly waiting.
 .PHONY: test-slow
 test-slow: $(VENV)/installed-dev ## real clusters, servers and kills
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/end_to_end --durations=30
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/end_to_end --durations=30 -n 2 --dist loadfile
 
 # Debian's packages, 60 MB; nothing else of this project needs them, or root. Without recommended ones: no services.
 RADOSGW := radosgw ceph-mon ceph-osd
