@@ -8,7 +8,7 @@ names them. Without the JSON there is no evaluation.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -134,11 +134,14 @@ class Evaluation:
             rows.append(row)
         return rows
 
-    def rows(self) -> list[dict[str, str]]:
-        """The table as text, by column: a row per missing rate, the mean, its interval, the baselines, `epochs`."""
+    def rows(self, name_rate: Callable[[Rate], str] = format_rate) -> list[dict[str, str]]:
+        """The table as text, by column: a row per missing rate, the mean, its interval, the baselines, `epochs`.
+
+        name_rate: how a rate is called.
+        """
         table = []
         for rate, scores in zip(self.rates, self.by_rate(), strict=True):
-            table.append({"missing rate": format_rate(rate), **self._cells(scores)})
+            table.append({"missing rate": name_rate(rate), **self._cells(scores)})
         table.append({"missing rate": "mean", **self._cells(self.mean)})
         intervals = {metric: format_interval(metric, (i.low, i.high)) for metric, i in self.intervals.items()}
         blank = dict.fromkeys(self.metrics(), "")

@@ -193,17 +193,45 @@ def choice(console: Console, made: Choice, *, command: str) -> None:
 
 
 def evaluation(console: Console, made: Evaluation) -> None:
-    rows = made.rows()
-    title = f"{made.title} on {made.corpus} {made.split}, {made.num_labelled} labelled utterances"
-    lines = [f"evaluation {made.evaluation_id}"]
+    title = f"{made.title} {_where(made)}"
+    title = f"{title}\n{made.note}" if made.note else title
+    lines = [f"evaluation {made.evaluation_id}", *_cautions(made)]
+    console.result(made.to_dict(), table=_by_column(made.rows(), title), lines=lines)
+
+
+def suites(console: Console, made: Mapping[str, Evaluation]) -> None:
+    """made: by the suite's name, one or more, all of one model on one split."""
+    from lnln.evaluate.suites import SUITES
+
+    first = next(iter(made.values()))
+    tables = [
+        _by_column(each.rows(SUITES[name].name_rate), f"{SUITES[name].title}: {SUITES[name].question}")
+        for name, each in made.items()
+    ]
+    ids = ", ".join(f"{name} {each.evaluation_id}" for name, each in made.items())
+    lines = [f"{first.name} {_where(first)}; evaluations {ids}", *_cautions(first)]
+    value = {"suites": {name: each.to_dict() for name, each in made.items()}}
+    console.result(value, table=rich.console.Group(*tables), lines=lines)
+
+
+def _where(made: Evaluation) -> str:
+    return f"on {made.corpus} {made.split}, {made.num_labelled} labelled utterances"
+
+
+def _by_column(rows: Sequence[Mapping[str, str]], title: str) -> rich.table.Table:
+    return table(list(rows[0]), [list(row.values()) for row in rows], title)
+
+
+def _cautions(made: Evaluation) -> list[str]:
+    """What must be said beside the scores."""
+    lines = []
     if made.note:
-        title = f"{title}\n{made.note}"
         lines.append(f"These scores are {made.note}.")
     if made.absent_modalities:
         lines.append(f"The model was trained without {' and '.join(made.absent_modalities)}: no utterance had it.")
     if made.synthetic:
         lines.append("This corpus is synthetic: its scores say nothing about people.")
-    console.result(made.to_dict(), table=table(list(rows[0]), [list(row.values()) for row in rows], title), lines=lines)
+    return lines
 
 
 def models(console: Console, published: Sequence[PublishedModel]) -> None:

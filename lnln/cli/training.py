@@ -107,12 +107,37 @@ def evaluate(
         Literal["frame", "block", "modality", "noise"] | None,
         typer.Option(help="How views are made; default: the model's."),
     ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Sets of views, the same for all models: ten_rates, absent (modalities), block, noise, grid (rates by "
+            "modality), or all.",
+        ),
+    ] = None,
 ) -> None:
     """All missing rates and all metrics, from one load of the corpus."""
     from lnln.evaluate import evaluate as run_evaluation
+    from lnln.evaluate import evaluate_suites
 
     session: Session = context.obj
     at, seeds = read_rates("--rates", rates), read_numbers("--mask-seeds", mask_seeds, int)
+    if suite is not None:
+        for option, given in (("--rates", rates), ("--protocol", protocol)):
+            if given is not None:
+                raise typer.BadParameter("a suite states its own; give --suite or this", param_hint=option)
+        with session.console.as_progress():
+            suites = evaluate_suites(
+                session.store,
+                name,
+                [part.strip() for part in suite.split(",")],
+                corpus,
+                split=split,
+                mask_seeds=seeds,
+                selection=selection,
+            )
+        show.suites(session.console, suites)
+        return
     with session.console.as_progress():
         evaluation = run_evaluation(
             session.store, name, corpus, split=split, rates=at, mask_seeds=seeds, selection=selection, protocol=protocol

@@ -2,6 +2,7 @@
 
     evaluation = evaluate(store, "mosi-lnln@best")          # or a run id, or a pulled folder
     for row in evaluation.rows(): ...
+    evaluate_suites(store, "mosi-lnln@best", ["ten_rates", "absent"])["absent"].mean["mae"]
 
 An evaluation is known by its weights, features, split and views: asked for again, the stored one is returned. It is
 computed in float32 whatever precision the model was trained in.
@@ -12,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lnln import __version__
 from lnln.config import CorruptionConfig, Protocol, Rate
@@ -28,8 +30,9 @@ from lnln.data.shards import read_labels, read_split
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.evaluate.predictions import Answers, encode_predictions
-from lnln.evaluate.published import open_selected_on_test
+from lnln.evaluate.published import SelectedOnTest, open_selected_on_test
 from lnln.evaluate.scores import BOOTSTRAP_SEED, NUM_RESAMPLES, merge_scores, score_views
+from lnln.evaluate.suites import choose_suites
 from lnln.evaluations import (
     PUBLISHED_SELECTION,
     SELECTIONS,
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger(__name__)
+
+Values = NDArray[np.float32]
 
 
 def evaluate(
@@ -73,73 +78,154 @@ def evaluate(
     fit the model, a split without labels, a model without weights of the selection, and noise on token ids of a
     vocabulary that is not at hand.
     """
-    if split not in SPLITS:
-        raise RefusedError(f"a split is one of {', '.join(SPLITS)}, got {split!r}")
-    if selection not in SELECTIONS:
-        raise RefusedError(f"a selection is one of {', '.join(SELECTIONS)}, got {selection!r}")
-    chosen: Split = split
-    opened = open_model(store, name)
-    selected = open_selected_on_test(store, opened) if selection == "published" else None
-    manifest = _features_for(store, opened, corpus)
-    chosen_corruption = corruption or opened.corruption
+    subject = Evaluator(store, batch_size=batch_size).open(name, corpus, split=split, selection=selection)
+    chosen = corruption or subject.opened.corruption
     if protocol is not None:
-        chosen_corruption = replace(chosen_corruption, protocol=protocol)
-    specs = evaluation_specs(chosen_corruption, rates, mask_seeds)
-    _check_specs(specs)
-    weights = opened.weights_sha256 if selected is None else selected.digest
-    if specs[0].protocol == "noise":
-        NoiseSource.of(manifest)  # refuses what it could not draw before anything is read
-    identity = evaluation_id(weights, manifest.digest(), chosen, [spec.view_id for spec in specs])
-    if not force and (stored := _stored(store, opened, identity)) is not None:
-        return stored
-    utterances = read_split(store, manifest, chosen)
-    train_labels = utterances.label if chosen == "train" else read_labels(store, manifest, "train")
-    inputs = (manifest, chosen, utterances, specs, batch_size)
-    answers: dict[int | None, Answers] = {}
-    if selected is None:
-        answers[None] = predict_views(store, opened, *inputs)
-    else:
-        for epoch in selected.files:
-            answers[epoch] = predict_views(store, opened, *inputs, weights=selected.weights(store, epoch))
-    scored = {
-        epoch: score_views(specs, a.sentiment, a.completeness, utterances.label, train_labels, manifest.label_range)
-        for epoch, a in answers.items()
-    }
-    table = encode_predictions(utterances, specs, answers)
-    path = f"{opened.evaluations}/{identity}-{hashlib.sha256(table).hexdigest()[:12]}.parquet"
-    store.write(path, table)
-    model: dict[str, Any] = {"run_id": opened.run_id, "weights_sha256": weights}
-    if selected is None:
-        numbers = scored[None]
-    else:
-        numbers = merge_scores({metric: scored[e] for metric, e in selected.epochs.items()}, manifest.label_range)
-        model["weights_sha256_by_epoch"] = {str(epoch): file["sha256"] for epoch, file in selected.files.items()}
-    evaluation = Evaluation(
-        evaluation_id=identity,
-        name=opened.reference,
-        model=model,
-        corpus=manifest.corpus,
-        feature_id=manifest.feature_id,
-        manifest_digest=manifest.digest(),
-        synthetic=bool(manifest.source.get("synthetic", False)),
-        split=chosen,
-        label_range=manifest.label_range,
-        num_utterances=len(utterances),
-        num_labelled=int(np.isfinite(utterances.label).sum()),
-        predictions={"path": path, "sha256": hashlib.sha256(table).hexdigest(), "num_bytes": len(table)},
-        bootstrap={"num_resamples": NUM_RESAMPLES, "seed": BOOTSTRAP_SEED},
-        code_version=__version__,
-        selection="validation" if selected is None else "published",
-        epochs={} if selected is None else dict(selected.epochs),
-        note="" if selected is None else PUBLISHED_SELECTION,
-        absent_modalities=tuple(opened.features.get("absent_modalities", ())),
-        protocol=specs[0].protocol,
-        noise_scale=specs[0].noise_scale,
-        **numbers,
-    )
-    record = f"{opened.evaluations}/{identity}.json"
-    store.write_json(record, evaluation.to_dict())
-    return evaluation
+        chosen = replace(chosen, protocol=protocol)
+    return subject.score(evaluation_specs(chosen, rates, mask_seeds), force=force)
+
+
+def evaluate_suites(
+    store: Store,
+    name: str,
+    suites: Sequence[str] = ("ten_rates",),
+    corpus: str | None = None,
+    *,
+    split: str = "test",
+    mask_seeds: Sequence[int] | None = None,
+    selection: str = "validation",
+    batch_size: int = 256,
+    force: bool = False,
+) -> dict[str, Evaluation]:
+    """As `evaluate`, on the views of each of `suites` (lnln/evaluate/suites.py), by its name; from one load of all.
+
+    mask_seeds: default MASK_SEEDS. Raises RefusedError as `evaluate`, and for an unknown suite.
+    """
+    evaluator = Evaluator(store, batch_size=batch_size)
+    subject = evaluator.open(name, corpus, split=split, selection=selection)
+    return subject.score_suites(suites, mask_seeds, force=force)
+
+
+class Evaluator:
+    """Scores models of one store. What was read of a corpus for one model serves the next ones.
+
+    evaluator = Evaluator(store)
+    for name in names:
+        evaluations = evaluator.open(name).score_suites(["ten_rates", "absent"])
+    """
+
+    def __init__(self, store: Store, *, batch_size: int = 256) -> None:
+        self.store, self.batch_size = store, batch_size
+        # The last split that was read, by features and split: all of it lies in memory.
+        self._read: dict[tuple[str, Split], tuple[Utterances, Values]] = {}
+
+    def open(
+        self, name: str, corpus: str | None = None, *, split: str = "test", selection: str = "validation"
+    ) -> Subject:
+        """The model `name` on a split of `corpus`; arguments and errors as those of `evaluate`."""
+        if split not in SPLITS:
+            raise RefusedError(f"a split is one of {', '.join(SPLITS)}, got {split!r}")
+        if selection not in SELECTIONS:
+            raise RefusedError(f"a selection is one of {', '.join(SELECTIONS)}, got {selection!r}")
+        opened = open_model(self.store, name)
+        selected = open_selected_on_test(self.store, opened) if selection == "published" else None
+        return Subject(self, opened, selected, _features_for(self.store, opened, corpus), split)
+
+    def read(self, manifest: FeatureManifest, split: Split) -> tuple[Utterances, Values]:
+        """The utterances of the split, and the labels of the training split."""
+        key = manifest.digest(), split
+        if key not in self._read:
+            utterances = read_split(self.store, manifest, split)
+            labels = utterances.label if split == "train" else read_labels(self.store, manifest, "train")
+            self._read = {key: (utterances, labels)}
+        return self._read[key]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model on a split, ready to be scored. selected: its weights selected on test, where these are scored."""
+
+    evaluator: Evaluator
+    opened: OpenedModel
+    selected: SelectedOnTest | None
+    manifest: FeatureManifest
+    split: Split
+
+    def score_suites(
+        self, suites: Sequence[str], mask_seeds: Sequence[int] | None = None, *, force: bool = False
+    ) -> dict[str, Evaluation]:
+        """`evaluate_suites`."""
+        chosen = choose_suites(suites)
+        specs = {
+            name: evaluation_specs(suite.corruption(), mask_seeds=suite.mask_seeds(mask_seeds))
+            for name, suite in chosen.items()
+        }
+        for each in specs.values():  # all of it, before the first is scored
+            self._check(each)
+        return {name: self.score(each, force=force) for name, each in specs.items()}
+
+    def score(self, specs: Sequence[ViewSpec], *, force: bool = False) -> Evaluation:
+        """All numbers under the views `specs`, every rate with every mask seed: stored, or computed and stored."""
+        self._check(specs)
+        opened, selected, manifest, store = self.opened, self.selected, self.manifest, self.evaluator.store
+        weights = opened.weights_sha256 if selected is None else selected.digest
+        identity = evaluation_id(weights, manifest.digest(), self.split, [spec.view_id for spec in specs])
+        if not force and (stored := _stored(store, opened, identity)) is not None:
+            return stored
+        utterances, train_labels = self.evaluator.read(manifest, self.split)
+        inputs = (manifest, self.split, utterances, specs, self.evaluator.batch_size)
+        answers: dict[int | None, Answers] = {}
+        if selected is None:
+            answers[None] = predict_views(store, opened, *inputs)
+        else:
+            for epoch in selected.files:
+                answers[epoch] = predict_views(store, opened, *inputs, weights=selected.weights(store, epoch))
+        scored = {
+            epoch: score_views(specs, a.sentiment, a.completeness, utterances.label, train_labels, manifest.label_range)
+            for epoch, a in answers.items()
+        }
+        table = encode_predictions(utterances, specs, answers)
+        path = f"{opened.evaluations}/{identity}-{hashlib.sha256(table).hexdigest()[:12]}.parquet"
+        store.write(path, table)
+        model: dict[str, Any] = {"run_id": opened.run_id, "weights_sha256": weights}
+        if selected is None:
+            numbers = scored[None]
+        else:
+            numbers = merge_scores({metric: scored[e] for metric, e in selected.epochs.items()}, manifest.label_range)
+            model["weights_sha256_by_epoch"] = {str(epoch): file["sha256"] for epoch, file in selected.files.items()}
+        evaluation = Evaluation(
+            evaluation_id=identity,
+            name=opened.reference,
+            model=model,
+            corpus=manifest.corpus,
+            feature_id=manifest.feature_id,
+            manifest_digest=manifest.digest(),
+            synthetic=bool(manifest.source.get("synthetic", False)),
+            split=self.split,
+            label_range=manifest.label_range,
+            num_utterances=len(utterances),
+            num_labelled=int(np.isfinite(utterances.label).sum()),
+            predictions={"path": path, "sha256": hashlib.sha256(table).hexdigest(), "num_bytes": len(table)},
+            bootstrap={"num_resamples": NUM_RESAMPLES, "seed": BOOTSTRAP_SEED},
+            code_version=__version__,
+            selection="validation" if selected is None else "published",
+            epochs={} if selected is None else dict(selected.epochs),
+            note="" if selected is None else PUBLISHED_SELECTION,
+            absent_modalities=tuple(opened.features.get("absent_modalities", ())),
+            protocol=specs[0].protocol,
+            noise_scale=specs[0].noise_scale,
+            **numbers,
+        )
+        store.write_json(f"{opened.evaluations}/{identity}.json", evaluation.to_dict())
+        return evaluation
+
+    def _check(self, specs: Sequence[ViewSpec]) -> None:
+        if not specs:
+            raise RefusedError("an evaluation needs one missing rate and one mask seed or more, got none")
+        if len({spec.view_id for spec in specs}) < len(specs):
+            raise RefusedError("an evaluation takes every missing rate and mask seed once; some were given twice")
+        if specs[0].protocol == "noise":
+            NoiseSource.of(self.manifest)  # refuses what it could not draw before anything is read
 
 
 def predict_views(
@@ -225,13 +311,6 @@ def _check_extractors(opened: OpenedModel, manifest: FeatureManifest) -> None:
             f"model {opened.reference} was trained on {difference.modality} made by {difference.first}, corpus "
             f"{manifest.corpus} has it made by {difference.second}; extract that corpus as the model's was"
         )
-
-
-def _check_specs(specs: Sequence[ViewSpec]) -> None:
-    if not specs:
-        raise RefusedError("an evaluation needs one missing rate and one mask seed or more, got none")
-    if len({spec.view_id for spec in specs}) < len(specs):
-        raise RefusedError("an evaluation takes every missing rate and mask seed once; some were given twice")
 
 
 def _stored(store: Store, opened: OpenedModel, identity: str) -> Evaluation | None:

@@ -97,6 +97,8 @@ def test_every_verb_explains_itself() -> None:
         ["evaluate", "x", "--rates", "1//0"],
         ["evaluate", "x", "--mask-seeds", "0.5"],
         ["evaluate", "x", "--protocol", "frames"],
+        ["evaluate", "x", "--suite", "absent", "--rates", "0"],
+        ["evaluate", "x", "--suite", "absent", "--protocol", "block"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], tmp_path: Path) -> None:
@@ -361,6 +363,17 @@ def test_rates_and_mask_seeds_of_an_evaluation(run_store: RunStore) -> None:
     made = json_of(run_store.store, "evaluate", run_store.better, "--rates", "0,0.3", "--mask-seeds", "1,2,3")
     assert isinstance(made, dict)
     assert made["rates"] == [0, 0.3] and made["mask_seeds"] == [1, 2, 3] and len(made["views"]) == 6
+
+
+def test_evaluate_suites(run_store: RunStore) -> None:
+    value = json_of(run_store.store, "evaluate", run_store.better, "--suite", "absent,grid", "--mask-seeds", "4")
+    assert isinstance(value, dict)
+    made = value["suites"]
+    assert list(made) == ["absent", "grid"] and len(made["absent"]["rates"]) == 6 and len(made["grid"]["rates"]) == 27
+    shown = CliRunner().invoke(app, ["--store", run_store.store.url, "evaluate", run_store.better, "--suite", "absent"])
+    assert "L+V" in shown.stdout and "Absent modalities" in shown.stdout
+    refused = lnln("evaluate", run_store.better, "--suite", "ten", store=run_store.store.url).refusal
+    assert "one of ten_rates, absent, block, noise, grid or all, got 'ten'" in refused
 
 
 def test_protocol_and_rates_of_each_modality_of_an_evaluation(run_store: RunStore) -> None:
