@@ -38,6 +38,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def wait_for_end(*pids: int) -> None:
+    """A signal reaches a process a moment after it was sent."""
+    deadline = time.monotonic() + 10
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, f"of {pids} {[pid for pid in pids if is_alive(pid)]} still run"
+        time.sleep(0.01)
+
+
 def wait_for(path: Path) -> str:
     deadline = time.monotonic() + 20
     while not (path.exists() and path.read_text().strip()):
@@ -78,15 +86,12 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path, folder
     with pytest.raises(ClipError, match="It was not done after 1 seconds"):
         run(tmp_path, folder, 'sleep 600 & echo $! > "$1/pid"; wait', limit_seconds=1)
     assert time.monotonic() - started < 10
-    assert not is_alive(int((folder / "pid").read_text()))
+    wait_for_end(int((folder / "pid").read_text()))
 
 
 def test_what_it_leaves_running_is_ended(tmp_path: Path, folder: Path) -> None:
     run(tmp_path, folder, 'sleep 600 & echo $! > "$1/pid"')
-    deadline = time.monotonic() + 5
-    while is_alive(int((folder / "pid").read_text())) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not is_alive(int((folder / "pid").read_text()))
+    wait_for_end(int((folder / "pid").read_text()))
 
 
 @pytest.mark.parametrize("place", ["$1/features.csv", "/dev/stdout"])
@@ -113,10 +118,7 @@ def test_it_does_not_outlive_a_caller_that_is_killed(tmp_path: Path, folder: Pat
     finally:
         caller.kill()
         caller.wait()
-    deadline = time.monotonic() + 5
-    while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not any(is_alive(pid) for pid in pids)
+    wait_for_end(*pids)
 
 
 def test_a_file_that_is_no_program_is_refused(tmp_path: Path, folder: Path) -> None:
