@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from lnln import __version__
 from lnln.config import Config
 from lnln.corruption.noise import NoiseSource
+from lnln.data.lease import Lease, LostLeaseError, held
 from lnln.data.lock import only_one, remove_held
 from lnln.data.manifest import FeatureManifest, read_features
 from lnln.data.schema import Split
@@ -77,7 +78,8 @@ def train(
         return load_run(store, run_id)
     check(store, manifest, config, num_workers, use_gpu, gpus_per_worker)
     folder = run_folder(run_id)
-    with only_one(store, folder, f"run {run_id}"):
+    # The lock tells at once of a process on this machine, the lease of those on others.
+    with only_one(store, folder, f"run {run_id}"), held(store, folder, f"run {run_id}") as lease:
         if not is_whole(store, run_id):  # by the process that held the lock before
             store.remove(f"{folder}/result.json")
             try:
@@ -92,9 +94,12 @@ def train(
                     config_name,
                     num_threads,
                     progress,
+                    lease,
                 )
+            except LostLeaseError:
+                raise
             except RefusedError:
-                _remove_untrained(store, folder)
+                _remove_untrained(store, folder, lease)
                 raise
     return load_run(store, run_id)
 
@@ -104,11 +109,12 @@ def is_whole(store: Store, run_id: str) -> bool:
     return is_finished(store, run_id) and not damaged_run_files(store, load_run(store, run_id))
 
 
-def _remove_untrained(store: Store, folder: str) -> None:
+def _remove_untrained(store: Store, folder: str, lease: Lease) -> None:
     """Remove a run that has nothing to continue from. As far as that goes: why it was refused matters more."""
     from lnln.train.controller import has_trained
 
     with suppress(RefusedError, OSError):
+        lease.confirm()
         if not has_trained(store, folder):
             remove_held(store, folder)
 
@@ -124,8 +130,10 @@ def _train(
     config_name: str | None,
     num_threads: int | None,
     progress: Callable[[str], None] | None,
+    lease: Lease,
 ) -> None:
-    """From `run.json` to `result.json`."""
+    """From `run.json` to `result.json`, which LostLeaseError keeps from being written where another process trains the
+    run by now."""
     folder = run_folder(run_id)
     store.create_json(f"{folder}/run.json", run_record(config, manifest, config_name))
 
@@ -156,6 +164,7 @@ def _train(
         with following(store, folder, config, num_workers, progress):
             result = trainer.fit()
     found = {**_summary(result), "absent_modalities": list(absent)}
+    lease.confirm()
     store.write_json(f"{folder}/result.json", found)
     remove_orphans(store, folder, [found["best_epoch"], len(found["history"])])
     if config.train.selection == "published":

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pickle
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file
 from lnln.checkpoint import describe_file
 from lnln.config import Config
 from lnln.corruption.typos import typos_of
+from lnln.data.lease import LEASE_FILE, LostLeaseError
 from lnln.data.manifest import FeatureManifest, SplitEntry, commit_features, read_features
 from lnln.data.schema import Ragged, Split
 from lnln.data.shards import read_split, write_shard
@@ -26,6 +28,7 @@ from lnln.models import LNLN
 from lnln.report import render, verdict
 from lnln.runs import (
     damaged_selection_weights,
+    is_finished,
     load_run,
     run_id_for,
     selected_on_test,
@@ -327,6 +330,7 @@ def test_a_run_leaves_all_that_it_should(
         "run.json",
         "history.json",
         "result.json",
+        LEASE_FILE,
         "lock",
         "model",
         "ray",
@@ -349,6 +353,50 @@ def test_a_run_leaves_all_that_it_should(
         same = load_file(folder / "selected-on-test" / selection_file(run.best_epoch))
         assert all(np.array_equal(value, same[name]) for name, value in weights.items())
     assert train(store, "small", config, num_workers=1, progress=lines.append) == run and len(lines) == 5
+
+
+@SLOW
+def test_a_run_that_another_machine_took_over_is_not_finished_here(
+    store: Store, manifest: FeatureManifest, running_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This machine did not answer for a while, so another one trains the run: what is found here is not written."""
+    config, lines = make_config(epochs=2), []
+    run_id = run_id_for(config, "small", manifest)
+    lease = f"runs/{run_id}/{LEASE_FILE}"
+
+    def follow(line: str) -> None:
+        lines.append(line)
+        if line.startswith("epoch 1/2"):
+            holder = store.read_json(lease)
+            store.write_json(lease, {**holder, "token": "0" * 16, "host": "elsewhere", "machine": "another boot"})
+
+    with pytest.raises(LostLeaseError, match=f"run {run_id} was taken over by .*elsewhere") as lost:
+        train(store, "small", config, progress=follow)
+    assert "\n" not in str(lost.value) and not is_finished(store, run_id)
+    assert store.read_json(f"runs/{run_id}/history.json"), "what was trained stays for who goes on"
+
+    monkeypatch.setattr("lnln.data.lease.LEASE_SECONDS", 1.0)  # the other one falls silent
+    lines.clear()
+    run = train(store, "small", config, progress=lines.append)
+    assert run.run_id == run_id and run.best_epoch in (1, 2)
+    assert store.read_json(lease) == {}, "given back"
+
+
+def test_a_run_that_another_machine_trains_is_refused(
+    store: Store, manifest: FeatureManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lnln.data.lease.LEASE_SECONDS", 3.0)
+    run_id = run_id_for(make_config(), "small", manifest)
+    lease = f"runs/{run_id}/{LEASE_FILE}"
+    holder = {"token": "0" * 16, "host": "elsewhere", "pid": 7, "since": "2031-01-01 00:00:00 UTC"}
+    holder |= {"machine": "another boot", "started": "1"}
+    store.write_json(lease, {**holder, "num_renewals": 1})
+    renewal = threading.Timer(0.3, lambda: store.write_json(lease, {**holder, "num_renewals": 2}))
+    renewal.start()
+    with pytest.raises(RefusedError, match=f"run {run_id} is being run by another process .process 7 on elsewhere"):
+        train(store, "small", make_config())
+    renewal.join()
+    assert not store.exists(f"runs/{run_id}/run.json")
 
 
 @SLOW
