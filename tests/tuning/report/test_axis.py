@@ -8,7 +8,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lnln.report.round_numbers import round_logs, round_numbers
 from tuning.report.axis import Axis
 from tuning.space import Range
 
@@ -65,11 +64,3 @@ def test_ticks_are_round_and_apart(span: Range) -> None:
     assert all(one < other for one, other in itertools.pairwise(places))
     assert len({label for _, label in ticks}) == len(ticks)
     assert (ticks[0][1] == "0") == (span.zero > 0 or span.low == 0)
-
-
-def test_ticks_by_hand() -> None:
-    assert round_logs(0.05, 3.0) == [0.1, 0.3, 1.0, 3.0]
-    assert round_logs(1e-4, 1e-3) == [1e-4, 3e-4, 1e-3]
-    assert round_numbers(0.0, 0.5) == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    assert round_numbers(0.81, 0.93) == [0.825, 0.85, 0.875, 0.9, 0.925]
-    assert round_numbers(1.0, 1.0) == [1.0]
