@@ -81,6 +81,12 @@ iproute2: ## `ip`, for the slow test with two machines (Debian; root or sudo)
 	@command -v ip >/dev/null || $(if $(filter 0,$(shell id -u)),,sudo -n) sh -c "apt-get update -q && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends iproute2"
 
+# Debian's package, 81 MB and its libraries; the driver, Playwright, comes with the dev extra.
+.PHONY: chromium
+chromium: ## a browser, for the slow tests of the pages (Debian; root or sudo)
+	@command -v chromium >/dev/null || $(if $(filter 0,$(shell id -u)),,sudo -n) sh -c "apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium"
+
 # Two files at a time, each in one process, so that what a file's tests share is made once.
 .PHONY: test-fast
 test-fast: $(VENV)/installed-dev ## the fast part, on two cores: no cluster, no server

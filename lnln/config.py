@@ -105,7 +105,8 @@ class ModelConfig:
     """The network: sizes as in the paper's Table 1 and section 3, and where it departs from the published code."""
 
     # `text_only` is the baseline that a multimodal model has to beat: the text encoder, its mean, one linear layer.
-    name: Literal["lnln", "text_only"] = "lnln"
+    # `late_fusion` is the one that fusion has to beat: the mean of each modality, a head each, a mean of the heads.
+    name: Literal["lnln", "text_only", "late_fusion"] = "lnln"
     # `reference` equals the published code to rounding; `clean` is right where that is wrong. Sets the switches below.
     mode: Literal["reference", "clean"] = "clean"
     # `minilm` (offline default), `tiny` (random, for tests), any Hugging Face BERT by name, or a folder.

@@ -81,6 +81,8 @@ class Evaluation:
     selection: on what the weights were selected; with `published` on test, and `epochs` says for each metric which
     epoch's weights made its scores. note: what must be said wherever the scores are shown, else empty.
     absent_modalities: those that no utterance had that the model was trained on. protocol, noise_scale: of all views.
+    trained_on: the corpus that the model was trained on, where these are not the features it was trained on, else
+    empty; carries_over: sentences on what of the model holds here all the same, and what does not.
     """
 
     evaluation_id: str
@@ -111,11 +113,15 @@ class Evaluation:
     absent_modalities: tuple[str, ...] = ()
     protocol: str = "frame"
     noise_scale: float = 1.0
+    trained_on: str = ""
+    carries_over: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
-        """The name, marked where test took part in the selection, and where views are not those of the paper."""
+        """The name, marked where test took part in the selection, and where corpus or views are not as in training."""
         marks = ["selected on test"] if self.selection == "published" else []
+        if self.trained_on:
+            marks.append(f"trained on {self.trained_on}")
         if self.protocol != "frame":
             marks.append(self.protocol if self.noise_scale == 1 else f"{self.protocol} {self.noise_scale:g}")
         return f"{self.name} ({', '.join(marks)})" if marks else self.name
@@ -164,7 +170,8 @@ class Evaluation:
         values["label_range"] = tuple(values["label_range"])
         values["rates"] = tuple(_rate(rate) for rate in values["rates"])
         values["mask_seeds"] = tuple(values["mask_seeds"])
-        values["absent_modalities"] = tuple(values.get("absent_modalities", ()))
+        for key in ("absent_modalities", "carries_over"):
+            values[key] = tuple(values.get(key, ()))
         values["views"] = tuple(
             ViewScores(**{**view, "missing_rate": _rate(view["missing_rate"])}) for view in values["views"]
         )

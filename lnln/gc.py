@@ -41,7 +41,7 @@ from lnln.progress import bar
 DEFAULT_GRACE_HOURS = 24.0
 
 # Where lnln writes: a store may be a folder, or a bucket, with other things in it.
-_OURS = re.compile(r"[^/]+|(?:[^/]+/(?:features|views)|runs|studies|models|reports)/.*")
+_OURS = re.compile(r"[^/]+|(?:[^/]+/(?:features|views)|runs|studies|models|reports|baselines)/.*")
 _FOLDER = r"([^/]+/(?:features/[^/]+|views/[^/]+/[^/]+))"
 _SHARD = re.compile(
     rf"{_FOLDER}/(?:(?:{'|'.join(STORED_SPLITS)})/part-[0-9a-f]{{12}}|quarantine-[0-9a-f]{{12}})\.parquet"

@@ -10,9 +10,8 @@ def escape(text: str) -> str:
     """`text` on one line, with every character that Markdown or HTML would read as markup made plain."""
     plain = _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     plain = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", plain)
-    return re.sub(
-        r"^([#+-]|\d+(?=[.)]))", lambda match: "\\" + match[1] if not match[1].isdigit() else match[1] + "\\", plain
-    )
+    plain = re.sub(r"^([#+-])", r"\\\1", plain)
+    return re.sub(r"^(\d+)(?=[.)](?:\s|$))", r"\1\\", plain)
 
 
 def code(text: str) -> str:

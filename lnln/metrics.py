@@ -53,6 +53,13 @@ def accuracy_names(label_range: Sequence[float]) -> tuple[str, ...]:
     return tuple(name for name in metric_names(label_range) if name.startswith("acc"))
 
 
+def class_titles(label_range: Sequence[float]) -> dict[int, str]:
+    """The classes of the finest accuracy, lowest first, and what tables call them."""
+    if is_sims(label_range):
+        return dict(enumerate(("negative", "weakly negative", "neutral", "weakly positive", "positive")))
+    return {number: f"{number}" for number in range(-3, 4)}
+
+
 def is_sims(label_range: Sequence[float]) -> bool:
     """Whether labels lie on the scale of CH-SIMS, within [-1, 1]."""
     return max(abs(bound) for bound in label_range) <= 1

@@ -5,29 +5,38 @@
     predictor.predict_shard(Path("clips.parquet"))
 
 A sentence is an utterance without audio and vision, and the prediction says so. Raw clips are predicted by
-`pipelines/clips/predict.py`, which extracts their features first.
+`pipelines/clips/predict.py`, which extracts their features first, and millions of utterances by `pipelines/predict.py`.
+What computes is what `lnln evaluate` computes with, so the numbers are the same to rounding: float32, on the
+accelerator if there is one, utterances of similar length together.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lnln.config import from_dict
+from lnln.corruption import Masks, ViewSpec, make_masks
+from lnln.corruption.noise import NoiseSource
 from lnln.data import wordpiece
 from lnln.data.extractors import find_difference, identity_of
+from lnln.data.manifest import FeatureManifest
 from lnln.data.schema import MODALITIES, FeatureSpec, Modality, Ragged, Utterances
 from lnln.data.shards import decode_shard, read_extractors
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.metrics import is_sims
 from lnln.model_store.opened import OpenedModel, open_model
+from lnln.views import Rows, Views
+
+if TYPE_CHECKING:
+    import torch
 
 # Upper ends of the words for sentiment: those of CMU-MOSI's annotators round to whole numbers, as Acc-7 does, and
 # CH-SIMS's are its five classes. A value at an end belongs to the lower word.
@@ -50,6 +59,9 @@ SIMS_WORDS = (
 BATCH_SIZE = 128
 # Characters of a sentence that are looked at: far more than any model takes, and little enough for a hostile input.
 MAX_CHARACTERS = 100_000
+# Sentences that are read line by line: the answer is one table, or one JSON object.
+MAX_LINES = 100_000
+COMPLETE = ViewSpec.evaluation(0.0, seed=0)
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class Prediction:
     """What the model says of one utterance.
 
     sentiment: in the units of the corpus's labels. label_text: the same in words. completeness: the model's estimate of
-    1 - missing rate of text, None where it makes none. missing: modalities that the utterance lacks. notes: what was
+    1 - missing rate of text, None where it makes none. missing: modalities of which nothing was there. notes: what was
     done to the input.
     label: the known one, where there is one.
     """
@@ -76,24 +88,44 @@ class Prediction:
         return {**asdict(self), "missing": list(self.missing), "notes": list(self.notes)}
 
 
-class Predictor:
-    """A model ready to predict. Make it with `open`, or from an OpenedModel."""
+@dataclass(frozen=True)
+class Columns:
+    """What the model says of N utterances, column by column, in their order.
 
-    def __init__(self, opened: OpenedModel) -> None:
+    sentiment: (N,) float32. completeness: (N,) float32, or None for a model that does not estimate it. missing: (N, 3)
+    float32, of text, audio, vision the share that was not there: 1 where the utterance lacks the modality, else the
+    share of its steps that the view erased or disturbed. notes: what was done to each.
+    """
+
+    sentiment: NDArray[np.float32]
+    completeness: NDArray[np.float32] | None
+    missing: NDArray[np.float32]
+    notes: list[tuple[str, ...]]
+
+
+class Predictor:
+    """A model ready to predict. Make it with `open`, or from an OpenedModel.
+
+    device: where it computes, such as `cpu` or `cuda:1`; None: on the accelerator if there is one.
+    """
+
+    def __init__(self, opened: OpenedModel, device: str | None = None) -> None:
         self.opened = opened
         self.label_range: tuple[float, float] = tuple(opened.features["label_range"])
+        self.device = choose_device(device)
         self._spec = from_dict(FeatureSpec, opened.features["spec"], where="features.json spec.")
-        self._model = opened.load().eval()
-        # Most steps of each modality; any number of one that the model does not read.
+        self._model = opened.load().to(self.device).eval()
+        # Most steps of each modality; none of one that the model does not read.
         limits: dict[str, int] = self._model.limits  # type: ignore[assignment]
-        self._limits: dict[Modality, int] = {m: limits.get(m, sys.maxsize) for m in MODALITIES}
+        self._limits: dict[Modality, int] = {m: limits.get(m, 0) for m in MODALITIES}
+        self._is_read = {m: m in limits for m in MODALITIES}
         # Of what made the features, what has to be equal; empty in folders that do not say.
         self._made_by = identity_of(opened.features.get("extractors", {}))
 
     @classmethod
-    def open(cls, store: Store, reference: str) -> Predictor:
-        """RefusedError for an unknown reference or a damaged file, as `open_model`."""
-        return cls(open_model(store, reference))
+    def open(cls, store: Store, reference: str, device: str | None = None) -> Predictor:
+        """RefusedError for an unknown reference or a damaged file, as `open_model`, and a device that is not there."""
+        return cls(open_model(store, reference), device)
 
     def predict_texts(self, texts: Sequence[str]) -> list[Prediction]:
         """One prediction per sentence, in order. RefusedError for an empty one, and for a model without a tokenizer.
@@ -105,7 +137,7 @@ class Predictor:
             if len(ids) <= 2:
                 raise RefusedError(f"sentence {number} is empty, so there is nothing to predict from; leave it out")
             limit = self._limits["text"]
-            notes.append(_cut_note("text", len(ids), limit))
+            notes.append(self._cut_note("text", len(ids)))
             rows.append(ids if len(ids) <= limit else np.concatenate([ids[: limit - 1], ids[-1:]]))
         utterances = Utterances(
             utterance_id=[f"sentence {number}" for number in range(1, len(texts) + 1)],
@@ -127,52 +159,77 @@ class Predictor:
             data = path.read_bytes()
         except OSError as error:
             raise RefusedError(f"cannot read {path}: {error.strerror or error}") from error
-        self._check_extractors(data, path)
+        return self.predict_utterances(self.decode(data, str(path)))
+
+    def decode(self, data: bytes, name: str) -> Utterances:
+        """The utterances of a feature shard, fit to be predicted; `name` is what a refusal calls it.
+
+        RefusedError as `predict_shard` and `predict_utterances`.
+        """
         dims: dict[Modality, int] = {"audio": self._spec.audio_dim, "vision": self._spec.vision_dim}
         if self._spec.text_dim:
             dims["text"] = self._spec.text_dim
-        return self.predict_utterances(decode_shard(data, dims, name=str(path)))
+        self._check_extractors(data, name)
+        utterances = decode_shard(data, dims, name=name)
+        self._check(utterances)
+        return utterances
 
     def predict_utterances(self, utterances: Utterances) -> list[Prediction]:
         """One prediction per utterance, in order. RefusedError for other dims, foreign ids and values not finite."""
         if not len(utterances):
             return []
-        self._check(utterances)
-        sentiment, completeness = self._forward(utterances)
-        lengths = utterances.lengths()
+        said = self.predict_columns(utterances)
         return [
             Prediction(
                 utterance_id=utterances.utterance_id[i],
                 text=utterances.raw_text[i],
-                sentiment=float(sentiment[i]),
-                label_text=describe(float(sentiment[i]), self.label_range),
-                completeness=None if completeness is None else float(completeness[i]),
-                missing=tuple(m for m in MODALITIES if lengths[m][i] == 0),
-                notes=sum((_cut_note(m, int(lengths[m][i]), self._limits[m]) for m in MODALITIES), ()),
+                sentiment=float(said.sentiment[i]),
+                label_text=describe(float(said.sentiment[i]), self.label_range),
+                completeness=None if said.completeness is None else float(said.completeness[i]),
+                missing=tuple(m for m, share in zip(MODALITIES, said.missing[i], strict=True) if share == 1),
+                notes=said.notes[i],
                 label=None if np.isnan(utterances.label[i]) else float(utterances.label[i]),
             )
             for i in range(len(utterances))
         ]
 
-    def _forward(self, utterances: Utterances) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    def predict_columns(
+        self, utterances: Utterances, view: ViewSpec = COMPLETE, noise: NoiseSource | None = None
+    ) -> Columns:
+        """Of one utterance or more, after they have lost what `view` takes. RefusedError as `predict_utterances`.
+
+        noise: of their corpus, for a view of protocol `noise`.
+        """
+        self._check(utterances)
+        lengths = utterances.lengths()
+        masks = make_masks(view, utterances.utterance_id, lengths, keep_ends=not utterances.text_dim)
+        views = _PartViews(utterances, masks, self._limits, noise)
+        sentiment, completeness = self._forward(_cut(utterances, self._limits), views, view)
+        shares = [np.where(lengths[m] == 0, np.float32(1), masks.realised_rates(m)) for m in MODALITIES]
+        notes = [sum((self._cut_note(m, int(lengths[m][i])) for m in MODALITIES), ()) for i in range(len(utterances))]
+        return Columns(sentiment, completeness, np.stack(shares, axis=1), notes)
+
+    def _forward(
+        self, utterances: Utterances, views: Views, view: ViewSpec
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """(N,) sentiment and, where the model estimates it, completeness; in batches of similar length."""
         import torch
 
-        from lnln.batches import to_inputs
+        from lnln.batches import EvaluationBatches
 
+        batches = EvaluationBatches(
+            utterances, views, [view], self._spec.unknown_id, batch_size=BATCH_SIZE, device=self.device
+        )
         sentiment, completeness = np.empty(len(utterances), np.float32), np.empty(len(utterances), np.float32)
         is_estimated = True
-        steps = np.stack([utterances.lengths()[modality] for modality in MODALITIES]).sum(axis=0)
-        order = np.argsort(steps, kind="stable")
         with torch.inference_mode():
-            for start in range(0, len(order), BATCH_SIZE):
-                rows = order[start : start + BATCH_SIZE]
-                output = self._model(to_inputs(utterances.take(rows), self._limits))
-                sentiment[rows] = output.sentiment.float().numpy()
+            for batch in batches:
+                output = self._model(batch.inputs)
+                sentiment[batch.utterance] = output.sentiment.float().cpu().numpy()
                 if output.completeness is None:
                     is_estimated = False
                 else:
-                    completeness[rows] = output.completeness.float().numpy()
+                    completeness[batch.utterance] = output.completeness.float().cpu().numpy()
         wrong = np.flatnonzero(~np.isfinite(sentiment))
         if len(wrong):
             raise RefusedError(
@@ -188,14 +245,20 @@ class Predictor:
             )
         return wordpiece.encode([_plain(text)[:MAX_CHARACTERS] for text in texts], path.read_bytes())
 
-    def _check_extractors(self, data: bytes, path: Path) -> None:
+    def _cut_note(self, modality: Modality, length: int) -> tuple[str, ...]:
+        limit = self._limits[modality]
+        if length <= limit or not self._is_read[modality]:
+            return ()
+        return (f"{modality} cut from {length} to {limit} steps, the longest of its training",)
+
+    def _check_extractors(self, data: bytes, name: str) -> None:
         """Imported shards do not say what made them; their dimensions have to do."""
-        made_by = read_extractors(data, name=str(path))
+        made_by = read_extractors(data, name=name)
         if made_by is None or not self._made_by:
             return
         if (difference := find_difference(made_by, self._made_by)) is not None:
             raise RefusedError(
-                f"{path} has {difference.modality} made by {difference.first}, {self.opened.reference} was trained on "
+                f"{name} has {difference.modality} made by {difference.first}, {self.opened.reference} was trained on "
                 f"{difference.modality} made by {difference.second}; extract the clips with what it was trained with"
             )
 
@@ -226,14 +289,42 @@ class Predictor:
             )
 
 
-def predict(store: Store, model: str, inputs: Sequence[str]) -> list[dict[str, Any]]:
+def predict(store: Store, model: str, inputs: Sequence[str], device: str | None = None) -> list[dict[str, Any]]:
     """Predictions for `inputs`, in order, as JSON values: a name in .parquet is a feature shard, all else a sentence.
 
     Each is `Prediction.to_dict()` with `input`, the sentence; None for a row of a shard, which `utterance_id` names.
+    device: as Predictor's.
     """
     if not inputs:
         raise RefusedError("nothing to predict: give sentences or feature shards (.parquet)")
-    return [row for rows in answer(Predictor.open(store, model), inputs) for row in rows]
+    return [row for rows in answer(Predictor.open(store, model, device), inputs) for row in rows]
+
+
+def predict_lines(store: Store, model: str, lines: BinaryIO, device: str | None = None) -> list[dict[str, Any]]:
+    """What `predict` returns, for a stream of UTF-8 with one sentence a line; blank lines are passed over.
+
+    `utterance_id` is the line's number, from 1. A line is a sentence whatever it looks like. RefusedError for a stream
+    without a sentence, one of more than MAX_LINES lines, and a line of more bytes than MAX_CHARACTERS.
+    """
+    sentences: list[str] = []
+    while line := lines.readline(MAX_CHARACTERS + 1):
+        if len(line) > MAX_CHARACTERS:
+            raise RefusedError(
+                f"line {len(sentences) + 1} is longer than {MAX_CHARACTERS:,} bytes; give one sentence a line"
+            )
+        if len(sentences) == MAX_LINES:
+            raise RefusedError(
+                f"more than {MAX_LINES:,} lines; split them, or make feature shards of them, for `lnln predict --out`"
+            )
+        sentences.append(line.decode("utf-8", "replace").strip())
+    chosen = [(number, text) for number, text in enumerate(sentences, start=1) if text]
+    if not chosen:
+        raise RefusedError("nothing to predict: no sentence came in; give one a line")
+    made = Predictor.open(store, model, device).predict_texts([text for _, text in chosen])
+    return [
+        {"input": text, **prediction.to_dict(), "utterance_id": f"line {number}"}
+        for (number, text), prediction in zip(chosen, made, strict=True)
+    ]
 
 
 def answer(predictor: Predictor, inputs: Sequence[str]) -> list[list[dict[str, Any]]]:
@@ -264,9 +355,97 @@ def _plain(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _cut_note(modality: Modality, length: int, limit: int) -> tuple[str, ...]:
-    return (f"{modality} cut from {length} to {limit} steps, the longest of its training",) if length > limit else ()
-
-
 def _no_frames(num: int, dim: int) -> Ragged:
     return Ragged.from_lengths(np.empty((0, dim), np.float32), [0] * num)
+
+
+def choose_device(wanted: str | None = None) -> torch.device:
+    """The device called `wanted`; without it the accelerator if there is one. RefusedError where it cannot be used."""
+    import torch
+
+    try:
+        device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise RefusedError(f"cannot compute on device {wanted!r} ({reason}); name another, or none") from error
+    return device
+
+
+def check_corpus(opened: OpenedModel, manifest: FeatureManifest) -> None:
+    """RefusedError where the features of a corpus are not what the model takes, before any shard of it is read."""
+    spec, tokenizer = opened.features["spec"], opened.features["tokenizer"]
+    text_dim = int(spec.get("text_dim", 0))
+    expected = {
+        "text": _say_text(text_dim, tokenizer["name"], tokenizer["vocabulary_size"]),
+        "audio": f"{spec['audio_dim']} dimensions",
+        "vision": f"{spec['vision_dim']} dimensions",
+    }
+    found = {
+        "text": _say_text(manifest.text_dim, manifest.tokenizer.name, manifest.tokenizer.vocabulary_size),
+        "audio": f"{manifest.dims['audio']} dimensions",
+        "vision": f"{manifest.dims['vision']} dimensions",
+    }
+    differing = [f"{m} of {expected[m]}, not {found[m]}" for m in MODALITIES if expected[m] != found[m]]
+    if differing:
+        raise RefusedError(
+            f"{opened.reference} does not fit corpus {manifest.corpus}: it takes {'; '.join(differing)}; import or "
+            "extract the corpus as that was which it was trained on"
+        )
+    theirs, ours = (identity_of(made) for made in (opened.features.get("extractors", {}), manifest.extractors))
+    # Of imported features only names are known, which differ by corpus.
+    if not all("version" in made for made in (*theirs.values(), *ours.values())):
+        return
+    if (difference := find_difference(theirs, ours)) is not None:
+        raise RefusedError(
+            f"{opened.reference} was trained on {difference.modality} made by {difference.first}, corpus "
+            f"{manifest.corpus} has it made by {difference.second}; extract that corpus as the model's was"
+        )
+
+
+class _PartViews(Views):
+    """The masks of some utterances of a split, given for all their steps, and of these the first `limits`."""
+
+    def __init__(
+        self, utterances: Utterances, masks: Masks, limits: dict[Modality, int], noise: NoiseSource | None
+    ) -> None:
+        super().__init__(utterances, "test")  # of no consequence, where nothing is read
+        self._given_noise = noise
+        self._masks = replace(masks, kept={m: _first_steps(kept, limits[m]) for m, kept in masks.kept.items()})
+
+    def masks(self, spec: ViewSpec, rows: Rows | None = None) -> Masks:
+        return self._masks if rows is None else self._masks.take(rows)
+
+    @cached_property
+    def _noise_source(self) -> NoiseSource:
+        if self._given_noise is None:
+            raise RefusedError(
+                "a view of protocol noise needs the statistics of the corpus; import the shards as a corpus and name "
+                "it, or choose the protocol frame"
+            )
+        return self._given_noise
+
+
+def _cut(utterances: Utterances, limits: dict[Modality, int]) -> Utterances:
+    """The steps that the model reads: padding to one endless utterance would fill the memory."""
+    return replace(
+        utterances,
+        text=_first_steps(utterances.text, limits["text"]),
+        audio=_first_steps(utterances.audio, limits["audio"]),
+        vision=_first_steps(utterances.vision, limits["vision"]),
+    )
+
+
+def _first_steps(sequences: Ragged, limit: int) -> Ragged:
+    """Each sequence up to `limit` steps; the same object where none is longer."""
+    lengths = sequences.lengths
+    if lengths.max(initial=0) <= limit:
+        return sequences
+    place = np.arange(len(sequences.values)) - np.repeat(sequences.offsets[:-1], lengths)
+    return Ragged.from_lengths(sequences.values[place < limit], np.minimum(lengths, limit))
+
+
+def _say_text(text_dim: int, tokenizer: str, vocabulary_size: int) -> str:
+    if text_dim:
+        return f"{text_dim} dimensions"
+    return f"{vocabulary_size} token ids of {tokenizer or 'an unknown vocabulary'}"

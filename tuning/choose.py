@@ -31,7 +31,7 @@ from lnln.evaluate.paired import Difference, paired_difference, seeds_to_show, s
 from lnln.evaluate.scores import BOOTSTRAP_SEED, NUM_RESAMPLES
 from lnln.evaluations import Evaluation
 from lnln.metrics import accuracy_names
-from lnln.model_store import publish
+from lnln.model_store import Origin, publish
 from lnln.model_store.catalog import check_name
 from lnln.progress import line
 from lnln.runs import Run, is_finished, run_id_for
@@ -345,7 +345,8 @@ def _publish(store: Store, choice: Choice, name: str | None) -> Choice:
     """With the best run of what was shown to be better published as `name`, noted in the record."""
     if name is None or choice.outcome != "better" or choice.best_run is None:
         return choice
-    version = f"{name}@{publish(store, choice.best_run.run_id, name)}"
+    origin = Origin(choice.study_id, choice.chosen)
+    version = f"{name}@{publish(store, choice.best_run.run_id, name, origin=origin)}"
     if version != choice.published:
         choice = replace(choice, published=version)
         save_choice(store, choice)

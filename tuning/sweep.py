@@ -399,8 +399,8 @@ def _require_effect(space: Space, config: Config, *, has_encoder: bool) -> None:
             "the space varies reversal_strength, which has no effect with loss.adversarial=0; vary adversarial too"
         )
     terms = {"completeness", "adversarial", "reconstruction", "reversal_strength"}
-    if model.name == "text_only":
-        idle, lacking = {*terms, "dropout"}, "model.name=text_only"
+    if model.name != "lnln":
+        idle, lacking = {*terms, "dropout"}, f"model.name={model.name}"
     else:
         idle = set()
         if not model.correction:

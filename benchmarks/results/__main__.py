@@ -31,14 +31,16 @@ PAGE = HERE.parent / "docs" / "results.md"
 
 @app.command()
 def run(
-    data: Annotated[Path, typer.Option(help="The MMSA pickle of the plan's corpus.")],
+    data: Annotated[
+        Path | None, typer.Option(help="The MMSA pickle of the plan's corpus; the report alone needs none.")
+    ] = None,
     plan: PlanFile = PLAN,
     store: StoreFolder = STORE,
     scores: ScoresFolder = SCORES,
     page: Page = PAGE,
     jobs: Annotated[int, typer.Option(help="Trainings side by side; they share the cores.")] = 1,
     only: Annotated[
-        str | None, typer.Option(help="Groups or experiments, or `search`, with commas between; default: all.")
+        str | None, typer.Option(help="Groups or experiments, `search` or `report`, with commas between; default: all.")
     ] = None,
     retrain_older_code: RetrainOlderCode = False,
 ) -> None:
@@ -92,6 +94,22 @@ def search(
 
     _settle(cores, parent)
     search_and_choose(read_plan(plan), Store(store), scores, retrain_older_code=retrain_older_code)
+
+
+@app.command(hidden=True)
+def report(
+    plan: PlanFile,
+    store: StoreFolder,
+    scores: ScoresFolder,
+    cores: Cores = "",
+    parent: Parent = 0,
+    retrain_older_code: RetrainOlderCode = False,
+) -> None:
+    """The report of `run`, in a process of its own."""
+    from benchmarks.results.report import make_report
+
+    _settle(cores, parent)
+    make_report(read_plan(plan), Store(store), scores)
 
 
 def _settle(cores: str, parent: int) -> None:

@@ -10,10 +10,13 @@ from benchmarks.results.plan import Experiment
 from benchmarks.results.scores import Scores
 from lnln.config import fingerprint
 from lnln.metrics import TITLES
-from lnln.report.charts import COLOURS, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+# Okabe and Ito: told apart with any colour vision, each with a marker of its own for print without colour.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
 
 Curves = Mapping[str, Sequence[Scores]]
 

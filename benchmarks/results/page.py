@@ -7,6 +7,8 @@ from pathlib import Path
 
 from benchmarks.results.figure import draw_curves
 from benchmarks.results.plan import Experiment, Group, Plan, QuotedRow
+from benchmarks.results.report import MainReport, main_group, read_report
+from benchmarks.results.report_section import report_section
 from benchmarks.results.scores import NUM_RESAMPLES, Scores, SplitScores, read_all
 from benchmarks.results.search import Search, read_search
 from benchmarks.results.search_section import search_section
@@ -37,18 +39,21 @@ def write_page(plan: Plan, folder: Path, page: Path, manifest: FeatureManifest |
             figure = draw_curves(plan.corpus, group.experiments, curves)
             (page.parent / _figure_name(plan, group)).write_bytes(figure)
     sources = [each.source_sha256 for each in found.values()]
-    search = read_search(folder, plan, manifest, sources[0] if sources else None)
-    page.write_text(render(plan, found, search), encoding="utf-8")
+    source = sources[0] if sources else None
+    search, report = read_search(folder, plan, manifest, source), read_report(folder, plan, manifest, source)
+    page.write_text(render(plan, found, search, report), encoding="utf-8")
 
 
-def render(plan: Plan, found: Found, search: Search | None = None) -> str:
-    """The page as Markdown; without a section on the search where there is none."""
+def render(plan: Plan, found: Found, search: Search | None = None, report: MainReport | None = None) -> str:
+    """The page as Markdown; without the sections of the search and the report where there are none."""
     parts = [_head(plan, found)]
     for group in plan.groups:
         parts.append(f"## {escape(group.title)}")
         if group.note:
             parts.append(group.note.strip())
         parts += _systems(plan, group, found) if group.kind == "systems" else _changes(plan, group, found)
+        if report is not None and group == main_group(plan):
+            parts += report_section(plan, report)
     if search is not None:
         parts += search_section(plan, search)
     if plan.elsewhere is not None:

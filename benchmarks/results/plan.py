@@ -36,6 +36,7 @@ The file, where `?` marks what may be left out:
         test: true                     # ? false: only the validation split is looked at
         experiments:
           clean: {title: clean LNLN, config: mosi, like: other, set: [model.mode=clean], selection: validation}
+        ablations: [no_correction]     # ? of changes: experiments of these names of lnln/train/ablations.py, first
     search:                            # ? a study over the loss weights, and the choice from it
       title: Searching the loss weights
       num_trials: 12
@@ -62,6 +63,7 @@ from lnln.data.manifest import check_corpus_name
 from lnln.errors import RefusedError
 from lnln.evaluations import evaluation_specs
 from lnln.runs import trained_values
+from lnln.train.ablations import ABLATIONS
 from tuning.space import DEFAULT_SPACE, Space
 
 Selection = Literal["validation", "published"]
@@ -301,14 +303,20 @@ def _plan(values: object) -> Plan:
 
 def _group(name: str, values: dict[str, Any], top: _Top, made: dict[str, Experiment]) -> Group:
     where = f"groups.{name}"
-    entries = _mapping(values.pop("experiments", None), f"{where}.experiments")
+    listed, own = _ablations(values.pop("ablations", None), f"{where}.ablations"), dict[str, Any]()
+    if not listed or "experiments" in values:
+        own = _mapping(values.pop("experiments", None), f"{where}.experiments")
+    if shared := set(listed) & set(own):
+        raise RefusedError(f"{where} has {min(shared)!r} as an ablation and as an experiment; drop one of them")
     section = _decode(_Section, values, f"{where}.")
+    if listed and section.kind == "systems":
+        raise RefusedError(f"{where}: ablations change a base, so only a group of changes has a list of them")
     _check_numbers(f"{where}.seeds", section.seeds, lambda seed: seed >= 0, "whole numbers of 0 or more")
     if (section.base is None) != (section.kind == "systems"):
         raise RefusedError(f"{where}: a group of changes has a `base`, a group of systems has none")
     base = None if section.base is None else _known(section.base, made, f"{where}.base")
     experiments = []
-    for key, value in entries.items():
+    for key, value in {**listed, **own}.items():
         experiment = _experiment(str(key), value, section, base, top, made, where)
         made[experiment.name] = experiment
         experiments.append(experiment)
@@ -322,6 +330,20 @@ def _group(name: str, values: dict[str, Any], top: _Top, made: dict[str, Experim
     return Group(
         name, section.kind, section.title, section.note, against, tuple(experiments), section.base, section.set
     )
+
+
+def _ablations(names: object, where: str) -> dict[str, Any]:
+    """Entries of experiments by the names of ABLATIONS; none where the file lists none."""
+    if names is None:
+        return {}
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise RefusedError(f"{where} must be a list of names of lnln/train/ablations.py, got {names!r}")
+    for name in names:
+        if name not in ABLATIONS:
+            raise RefusedError(f"{where} has {name!r}, which is no ablation{_close(name, ABLATIONS)}")
+    if len(set(names)) < len(names):
+        raise RefusedError(f"{where} must have each name once, got {names!r}")
+    return {name: {"title": ABLATIONS[name].title, "set": list(ABLATIONS[name].changes)} for name in names}
 
 
 def _experiment(

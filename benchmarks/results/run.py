@@ -38,6 +38,8 @@ from lnln.errors import RefusedError
 from lnln.progress import line
 from lnln.runs import Run, run_folder, run_id_for, trained_values
 
+# What the report is called where groups and experiments are chosen.
+REPORT = "report"
 # How long a training may take to put down its work when it is told to stop: Ray's processes each take a while on a
 # machine that is busy.
 STOP_SECONDS = 60
@@ -61,6 +63,17 @@ class Job:
 
 
 @dataclass(frozen=True)
+class ReportJob:
+    """The report on the main systems (report.py), from the runs that there are."""
+
+    name: str = REPORT
+
+    @property
+    def command(self) -> list[str]:
+        return [REPORT]
+
+
+@dataclass(frozen=True)
 class SearchJob:
     """The plan's study and the choice from it (search.py), whose trainings run one after the other."""
 
@@ -71,10 +84,13 @@ class SearchJob:
         return [SEARCH]
 
 
+AnyJob = Job | SearchJob | ReportJob
+
+
 def run_plan(
     plan: Plan,
     plan_path: Path,
-    data: Path,
+    data: Path | None,
     store_folder: Path,
     scores: Path,
     *,
@@ -82,27 +98,34 @@ def run_plan(
     only: str | None,
     retrain_older_code: bool = False,
 ) -> None:
-    """Import `data`, then train and score what is missing, `num_jobs` trainings side by side.
+    """Import `data`, then train and score what is missing, `num_jobs` trainings side by side, and report on them.
 
-    only: names of groups or experiments, or `search`, with commas between. retrain_older_code: what other code than
-    the present has made is missing too, and its runs are trained from their beginning. Raises RefusedError for unusable
-    arguments at once, and at the end, after everything else was tried, where a training failed.
+    data: None only where nothing but the report is wanted. only: names of groups or experiments, `search` or `report`,
+    with commas between. retrain_older_code: what other code than the present has made is missing too, and its runs are
+    trained from their beginning. Raises RefusedError for unusable arguments at once, and at the end, after everything
+    else was tried, where a training failed.
     """
     if num_jobs < 1:
         raise RefusedError(f"JOBS must be 1 or more, got {num_jobs}")
-    chosen = plan.select(only)
+    from benchmarks.results.report import is_report_missing, wants_report, without_report
     from benchmarks.results.search import is_search_missing
     from pipelines.ingest import import_corpus
 
+    is_report_wanted, only = wants_report(plan, only), without_report(only)
+    is_report_alone = only == ""
+    chosen = [] if is_report_alone else plan.select(only)
+    if data is None and not is_report_alone:
+        raise RefusedError("training needs the MMSA pickle of the corpus: make results DATA=mosi.pkl")
     clear_unfinished(scores)
-    manifest = import_corpus(Store(store_folder), data, plan.corpus)
+    store = Store(store_folder)
+    manifest = read_features(store, plan.corpus) if data is None else import_corpus(store, data, plan.corpus)
     found = read_all(scores, plan, manifest)
     code = code_fingerprint() if retrain_older_code else None
-    jobs: list[Job | SearchJob] = [*pending(plan, chosen, found, manifest, code)]
+    jobs: list[AnyJob] = [*pending(plan, chosen, found, manifest, code)]
     num_wanted = sum(len(experiment.seeds) for experiment in chosen)
     num_missing = sum(len(job.experiments) for job in jobs if isinstance(job, Job))
     line(f"{num_wanted} scores wanted, {num_wanted - num_missing} there; {len(jobs)} trainings to go")
-    if plan.wants_search(only) and is_search_missing(plan, scores, manifest, code):
+    if not is_report_alone and plan.wants_search(only) and is_search_missing(plan, scores, manifest, code):
         line("the search is to go too: a study, and its choice trained with fresh seeds")
         jobs.append(SearchJob())
     num_older = sum(scores.code != code_fingerprint() for scores in found.values())
@@ -110,8 +133,13 @@ def run_plan(
         line(f"{num_older} scores were made by other code than the present; `make results STALE=code` makes them anew")
     options = ["--retrain-older-code"] if retrain_older_code else []
     failed = _run_jobs(jobs, plan_path, store_folder, scores, num_jobs, options)
+    # Last, since it is of what was trained.
+    is_report_due = is_report_wanted and (is_report_alone or is_report_missing(plan, store, scores, code))
+    without = _run_jobs([ReportJob()], plan_path, store_folder, scores, 1, options) if is_report_due else []
     if failed:
         raise RefusedError(f"{len(failed)} of {len(jobs)} trainings failed: {', '.join(failed)}; the rest is scored")
+    if without:
+        raise RefusedError(f"the report failed, all else is scored; `make results ONLY={REPORT}` tries it again")
 
 
 def pending(
@@ -276,14 +304,14 @@ def _evaluate(
 
 
 def _run_jobs(
-    jobs: Sequence[Job | SearchJob], plan_path: Path, store: Path, scores: Path, num_jobs: int, options: Sequence[str]
+    jobs: Sequence[AnyJob], plan_path: Path, store: Path, scores: Path, num_jobs: int, options: Sequence[str]
 ) -> list[str]:
     """Run them, `num_jobs` at a time; the names of those that failed. On the way out none is left running.
 
     options: further ones of the command that runs one.
     """
     waiting, failed = list(jobs), list[str]()
-    running: dict[int, tuple[Job | SearchJob, subprocess.Popen[bytes]]] = {}
+    running: dict[int, tuple[AnyJob, subprocess.Popen[bytes]]] = {}
     handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         while waiting or running:
@@ -304,7 +332,7 @@ def _run_jobs(
 
 
 def _start(
-    job: Job | SearchJob, plan_path: Path, store: Path, scores: Path, slot: int, num_jobs: int, options: Sequence[str]
+    job: AnyJob, plan_path: Path, store: Path, scores: Path, slot: int, num_jobs: int, options: Sequence[str]
 ) -> subprocess.Popen[bytes]:
     cores = _share(slot, num_jobs)
     command = [sys.executable, "-m", "benchmarks.results", *job.command, f"--plan={plan_path}", f"--store={store}"]

@@ -26,6 +26,7 @@ from benchmarks.results.scores import SplitScores
 from lnln.errors import RefusedError
 from lnln.evaluate.bootstrap import interval
 from lnln.evaluate.paired import Difference, TrainingChance, paired_difference
+from lnln.evaluate.paired import pooled_chance as pool
 
 Array = NDArray[np.float64]
 
@@ -70,12 +71,7 @@ def compare(
 
 def pooled_chance(systems: Sequence[Sequence[SplitScores]], metric: str) -> TrainingChance | None:
     """The chance of training, pooled over the systems that have several trainings; None where none has."""
-    points = [np.array([each.mean[metric] for each in trainings]) for trainings in systems if len(trainings) > 1]
-    freedom = sum(len(each) - 1 for each in points)
-    if not freedom:
-        return None
-    sd = float(np.sqrt(sum(((each - each.mean()) ** 2).sum() for each in points) / freedom))
-    return TrainingChance(sd, freedom)
+    return pool([[each.mean[metric] for each in trainings] for trainings in systems])
 
 
 def _drawn(trainings: Sequence[SplitScores], metric: str) -> Array:

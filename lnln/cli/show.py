@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from lnln.doctor import Finding
     from lnln.evaluations import Evaluation
     from lnln.gc import Garbage
-    from lnln.model_store import PublishedModel
+    from lnln.model_store import Comparison, PublishedModel, Version
     from lnln.runs import Run
     from tuning.choice import Choice
     from tuning.record import Study, TrialRecord
 
+
+# Of a lineage what only programs read; it is in --json.
+LINEAGE_OF_PROGRAMS = ("config", "model", "extraction", "view_ids")
 
 # Rows of the quarantine table that are shown; all of them with --json.
 NUM_QUARANTINED_SHOWN = 20
@@ -229,20 +232,126 @@ def _cautions(made: Evaluation) -> list[str]:
         lines.append(f"These scores are {made.note}.")
     if made.absent_modalities:
         lines.append(f"The model was trained without {' and '.join(made.absent_modalities)}: no utterance had it.")
+    if made.trained_on:
+        lines.append(f"The model was trained on {made.trained_on}, not on these features:")
+        lines += [f"  {sentence}" for sentence in made.carries_over]
     if made.synthetic:
         lines.append("This corpus is synthetic: its scores say nothing about people.")
     return lines
 
 
 def models(console: Console, published: Sequence[PublishedModel]) -> None:
-    rows = []
-    for model in published:
-        for version in model.versions:
-            aliases = ", ".join(alias for alias, target in model.aliases.items() if target == version.version)
-            rows.append([model.name, version.version, aliases, version.corpus, f"{version.selection_score:.4f}"])
+    rows = [
+        [model.name, version.version, _aliases(model, version), version.corpus, _score("mae", version.score("mae"))]
+        for model in published
+        for version in model.versions
+    ]
     columns = ["model", "version", "aliases", "corpus", "validation MAE"]
     lines = [] if rows else ["nothing published yet; `lnln publish RUN --name NAME` does it"]
     console.result({"models": to_dict(list(published))}, table=table(columns, rows) if rows else None, lines=lines)
+
+
+def model(console: Console, shown: PublishedModel, version: Version, lineage: Mapping[str, Any]) -> None:
+    """All versions of a name, every move of its aliases, and the lineage of one version."""
+    from lnln.metrics import TITLES
+
+    known = {metric for each in shown.versions for metric in each.validation_scores}
+    metrics = [metric for metric in TITLES if metric == "mae" or metric in known]
+    best = shown.find("best")
+    versions = [
+        [
+            each.version,
+            _aliases(shown, each),
+            _minute(each.published_at),
+            each.corpus,
+            *(_score(metric, each.score(metric)) for metric in metrics),
+            _beside(each, best),
+        ]
+        for each in shown.versions
+    ]
+    moves = [[_minute(move.moved_at), move.alias, move.before or "", move.after, move.reason] for move in shown.history]
+    facts = {key: value for key, value in lineage.items() if key not in LINEAGE_OF_PROGRAMS}
+    facts["validation_views"] = lineage.get("view_ids", {}).get("validation", [])
+    told = [[key, _fact(value)] for key, value in facts.items() if value not in (None, "", [], {})]
+    columns = [
+        "version",
+        "aliases",
+        "published (UTC)",
+        "corpus",
+        *(TITLES[metric] for metric in metrics),
+        "against best",
+    ]
+    tables = [
+        table(columns, versions, f"{shown.name}: means over the validation views"),
+        table(["moved (UTC)", "alias", "from", "to", "why"], moves, "what its aliases stood for"),
+        table(["what", "value"], told, f"lineage of {version.reference}; with --json its config too"),
+    ]
+    value = {"model": to_dict(shown), "version": version.version, "lineage": dict(lineage)}
+    console.result(value, table=rich.console.Group(*tables))
+
+
+def comparison(console: Console, made: Comparison, *, command: str) -> None:
+    """command: `lnln` as the user has to write it."""
+    from lnln.evaluations import format_interval
+    from lnln.metrics import TITLES
+
+    first, second = (version.reference for version in made.versions)
+    tables = []
+    if made.settings:
+        rows = [[key, *pair] for key, pair in made.settings.items()]
+        tables.append(table(["what differs", first, second], rows))
+    for scores in made.scores:
+        rows = []
+        for metric, values in scores.values.items():
+            cells = [
+                _score(metric, value) + ("" if i is None else f" ({format_interval(metric, (i.low, i.high))})")
+                for value, i in zip(values, scores.intervals[metric], strict=True)
+            ]
+            rows.append([TITLES[metric], *cells, _score(metric, values[1] - values[0])])
+        title = f"{'validation' if scores.split == 'valid' else scores.split}: {scores.what}"
+        tables.append(table(["mean over the views", first, second, "second - first"], rows, title))
+    lines = [] if made.settings else ["nothing of what made them differs"]
+    lines += [f"{note}." for note in made.notes]
+    lines.append(f"whether a difference is more than chance: {command} report {first} {second}")
+    console.result(to_dict(made), table=rich.console.Group(*tables), lines=lines)
+
+
+def _aliases(shown: PublishedModel, version: Version) -> str:
+    """`best-*` where it is the best in every metric."""
+    of_metrics = {alias for alias in shown.aliases if alias.startswith("best-")}
+    own = [alias for alias, target in shown.aliases.items() if target == version.version]
+    if len(of_metrics) > 1 and of_metrics <= set(own):
+        own = [*(alias for alias in own if alias not in of_metrics), "best-*"]
+    return ", ".join(own)
+
+
+def _score(metric: str, value: float | None) -> str:
+    from lnln.evaluations import PLAIN_NUMBERS, format_score
+
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if metric in PLAIN_NUMBERS else format_score(metric, value)
+
+
+def _minute(moment: str) -> str:
+    """A moment of UTC, such as 2026-11-21 19:55."""
+    return moment[:16].replace("T", " ")
+
+
+def _beside(version: Version, best: Version | None) -> str:
+    """Whether the scores of `version` say anything beside those of `best`."""
+    if best is None or version.version == best.version or version.is_comparable(best):
+        return "comparable"
+    if version.selection_score is None or best.selection_score is None:
+        return "without a score"
+    return "other features" if version.feature_id != best.feature_id else "other views"
+
+
+def _fact(value: Any) -> str:
+    """A value of a lineage on one line; what is nested, without quotes and braces."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {_fact(item)}" for key, item in value.items() if item not in (None, "", [], {}))
+    return ", ".join(map(_fact, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def predictions(console: Console, rows: Sequence[dict[str, Any]], left_out: Sequence[Quarantined] = ()) -> None:

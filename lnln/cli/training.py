@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lnln.cli import show
+from lnln.cli import show, show_ablations
 from lnln.cli.arguments import (
     ConfigName,
     Corpus,
@@ -37,7 +37,7 @@ def train(
     parallel: Parallel = None,
     workers: WorkerRange = "1",
     gpus_per_worker: GpusPerWorker = 1.0,
-    model: Annotated[str | None, typer.Option(help="The network: lnln or text_only (model.name).")] = None,
+    model: Annotated[str | None, typer.Option(help="The network: lnln, text_only or late_fusion (model.name).")] = None,
 ) -> None:
     """One run, or one for each seed; started again with the same arguments it continues, or says that it finished
     before."""
@@ -84,6 +84,51 @@ def train(
         show.seeds(session.console, runs, reasons, were_finished=were_finished, command=session.command)
     if failed:
         raise failed
+
+
+def ablate(
+    context: typer.Context,
+    corpus: Corpus,
+    seeds: Annotated[str, typer.Option(help="Seeds of every setting, such as 1111,1112,1113.")],
+    config: ConfigName = None,
+    overrides: Overrides = None,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Some of the ablations, such as no_correction,no_adversarial."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, valid or test: what is scored.")] = "test",
+    parallel: Parallel = None,
+    workers: WorkerRange = "1",
+    gpus_per_worker: GpusPerWorker = 1.0,
+) -> None:
+    """Train with one part left out at a time, and say what each is worth; run again it continues."""
+    several, num_workers = read_seeds("--seeds", seeds), read_workers("--workers", workers)
+    num_gpus = read_gpus("--gpus-per-worker", gpus_per_worker)
+    if any(item.partition("=")[0].strip() == "train.seed" for item in overrides or []):
+        raise typer.BadParameter("a run has one seed: give --set train.seed or --seeds", param_hint="--seeds")
+    from lnln.train.ablations import ablate as run_ablations
+
+    assert several is not None
+    session: Session = context.obj
+    with session.console.as_progress():
+        made = run_ablations(
+            session.store,
+            corpus,
+            chosen_config(corpus, config, overrides),
+            several,
+            only=None if only is None else [name.strip() for name in only.split(",")],
+            split=split,
+            num_workers=num_workers,
+            gpus_per_worker=num_gpus,
+            num_parallel=parallel,
+            config_name=config,
+        )
+    show_ablations.ablations(session.console, made, command=session.command)
+    if made.failed:
+        raise RefusedError(
+            f"{', '.join(made.settings[name].title for name in made.failed)}: some seeds failed; all else is trained, "
+            "and the same command continues"
+        )
 
 
 def evaluate(
@@ -147,22 +192,37 @@ def evaluate(
 
 def report(
     context: typer.Context,
-    names: Annotated[list[str], typer.Argument(help="Runs, published models or pulled folders; or one study.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(help="Runs, published models or pulled folders, each perhaps as TITLE=NAME; or one study."),
+    ],
     folder: Annotated[
         Path | None, typer.Option(help="Where the report goes; default: reports/ and the first name.")
     ] = None,
+    suite: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Sets of views; default: ten_rates,absent.")
+    ] = None,
+    corpus: Annotated[str | None, typer.Option(help="Another corpus than the models were trained on.")] = None,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    mask_seeds: Annotated[str | None, typer.Option(help="Mask seeds, such as 0,1,2, which is the default.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="What the others are compared with, by title or name; default: the first.")
+    ] = None,
 ) -> None:
-    """Tables and the robustness curve of one or more models; or what a study shows, as one page."""
+    """One page on one or more models, with tables as CSV, LaTeX and Markdown; or on what a study shows."""
     from tuning.record import is_study
 
     session: Session = context.obj
-    store = session.store
+    store, seeds = session.store, read_numbers("--mask-seeds", mask_seeds, int)
     studies = [name for name in names if is_study(store, name)]
     if studies and len(names) > 1:
         raise RefusedError(
             f"a study is reported alone, got {', '.join(names)}; `{session.command} report {studies[0]}` does that"
         )
-    where = folder or Path("reports") / Path(names[0]).resolve().name
+    given = {"--suite": suite, "--corpus": corpus, "--mask-seeds": mask_seeds, "--reference": reference}
+    for option in [option for option, value in given.items() if studies and value is not None]:
+        raise typer.BadParameter("it is about models, and this is a study", param_hint=option)
+    where = folder or Path("reports") / Path(names[0].rpartition("=")[2]).resolve().name
     with session.console.as_progress():
         if studies:
             from tuning.report import study_report
@@ -170,6 +230,16 @@ def report(
             path = study_report(store, studies[0], where)
         else:
             from lnln.report import report as write_report
+            from lnln.report.collect import DEFAULT_SUITES
 
-            path = write_report(store, names, where)
+            path = write_report(
+                store,
+                names,
+                where,
+                suites=DEFAULT_SUITES if suite is None else [part.strip() for part in suite.split(",")],
+                corpus=corpus,
+                split=split,
+                mask_seeds=seeds,
+                reference=reference,
+            )
     session.console.result({"report": str(path)}, lines=[str(path)])

@@ -30,7 +30,7 @@ from lnln.errors import RefusedError, StoreFailedError
 # Raised when the meaning of a manifest or the layout of a shard changes.
 FORMAT = 1
 # Folders of the store that are not corpora.
-_RESERVED = ("runs", "studies", "models", "reports")
+_RESERVED = ("runs", "studies", "models", "reports", "baselines")
 
 
 @dataclass(frozen=True)

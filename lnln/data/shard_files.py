@@ -91,7 +91,7 @@ def read_schema(data: bytes, name: str) -> pa.Schema:
         return pq.read_schema(pa.BufferReader(data))
     except MemoryError:  # Arrow's is one of its own errors too, and says nothing of the file
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of a column's name
         raise RefusedError(f"{name} is no whole Parquet file: {' '.join(str(error).split())}") from error
 
 
@@ -120,7 +120,7 @@ def read_parquet(
         table.validate(full=True)
     except MemoryError:
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of a column's name
         raise RefusedError(f"{name} is no whole Parquet file: {' '.join(str(error).split())}") from error
     return table
 

@@ -13,6 +13,9 @@ A single pair says nothing about it: then it is sqrt(2) s times a draw of Studen
 of one system that the caller knows from elsewhere (`TrainingChance`). Without that the interval is of the utterances
 alone, and says so (`counts_training` False).
 
+Trainings with no seed in common are not paired: `unpaired_difference` has the standard error of a difference of two
+means, from the deviation between trainings that both sides share.
+
 Where both kinds of chance are normal and apart, these intervals hold the truth in 94 to 98 of 100 cases (simulated in
 tests/lnln/evaluate/test_paired.py). That two trainings answer the same utterances differently is in both parts, which
 widens them further.
@@ -36,6 +39,8 @@ from lnln.metrics import higher_is_better
 NUM_TRAINING_DRAWS = 64
 # More than anyone would train, and than few trainings can tell of.
 MOST_SEEDS = 60
+# Equal scores that were summed in another order differ by less.
+ROUNDING = 1e-9
 
 Array = NDArray[np.float64]
 
@@ -44,8 +49,8 @@ Array = NDArray[np.float64]
 class Difference:
     """System minus reference, mean over `seeds`; low, high: what the truth lies between in `share` of all cases.
 
-    is_better: None where the interval holds 0. counts_training: whether the interval allows for what another training
-    seed would change.
+    seeds: of the pairs; empty where they are not known, or trainings are not paired. is_better: None where the interval
+    holds 0. counts_training: whether the interval allows for what another training seed would change.
     """
 
     value: float
@@ -79,20 +84,63 @@ def paired_difference(
 ) -> Difference:
     """The difference in `metric`, and its interval.
 
-    points: (K,) differences of the pairs, system minus reference. samples: (K, R), the same on each resample of the
-    utterances. training: for a single pair.
+    seeds: of the pairs; empty where they are not known. points: (K,) differences of the pairs, system minus reference.
+    samples: (K, R), the same on each resample of the utterances. training: for a single pair.
     """
     points, samples = np.asarray(points, np.float64), np.asarray(samples, np.float64)
-    assert len(seeds) == len(points) == len(samples) > 0, (len(seeds), points.shape, samples.shape)
+    assert len(points) == len(samples) > 0 and len(seeds) in (0, len(points)), (seeds, points.shape, samples.shape)
     value, drawn = float(points.mean()), samples.mean(axis=0)
-    if len(seeds) > 1:
-        training = TrainingChance(float(points.std(ddof=1)), len(seeds) - 1)
-        error = training.sd / np.sqrt(len(seeds))
+    if len(points) > 1:
+        training = TrainingChance(float(points.std(ddof=1)), len(points) - 1)
+        error = training.sd / np.sqrt(len(points))
     else:
         error = np.sqrt(2) * training.sd if training is not None else 0.0
     low, high = _middle(drawn if training is None else with_training(drawn, error, training.freedom), share)
-    is_better = None if low <= 0 <= high else (low > 0) == higher_is_better(metric)
-    return Difference(value, low, high, tuple(seeds), is_better, training is not None, share)
+    return Difference(value, low, high, tuple(seeds), _is_better(metric, low, high), training is not None, share)
+
+
+def unpaired_difference(
+    metric: str,
+    points: ArrayLike,
+    samples: ArrayLike,
+    reference_points: ArrayLike,
+    reference_samples: ArrayLike,
+    training: TrainingChance | None = None,
+    *,
+    are_trained: tuple[bool, bool] = (True, True),
+    share: float = 0.95,
+) -> Difference:
+    """The difference in `metric` between two systems whose trainings are not paired.
+
+    points, samples: (K,) scores and (K, R) samples of the system; the reference may have another K. training: for one
+    training on each side. are_trained: whether each side has a chance of training; what needs no training has none.
+    """
+    sides = []
+    for own, drawn in ((points, samples), (reference_points, reference_samples)):
+        sides.append((np.asarray(own, np.float64), np.asarray(drawn, np.float64)))
+        assert len(sides[-1][0]) == len(sides[-1][1]) > 0, (sides[-1][0].shape, sides[-1][1].shape)
+    value = float(sides[0][0].mean() - sides[1][0].mean())
+    drawn = sides[0][1].mean(axis=0) - sides[1][1].mean(axis=0)
+    trained = [own for (own, _), is_trained in zip(sides, are_trained, strict=True) if is_trained]
+    chance = pooled_chance(trained) or training
+    if trained and chance is not None:
+        error = chance.sd * np.sqrt(sum(1 / len(own) for own in trained))
+        drawn = with_training(drawn, error, chance.freedom)
+    low, high = _middle(drawn, share)
+    counts_training = not trained or chance is not None
+    return Difference(value, low, high, (), _is_better(metric, low, high), counts_training, share)
+
+
+def pooled_chance(points: Sequence[ArrayLike]) -> TrainingChance | None:
+    """The chance of training, pooled over systems that have several trainings; None where none has.
+
+    points: of each system the scores of its trainings. Takes trainings of all systems to vary alike.
+    """
+    several = [np.asarray(each, np.float64) for each in points if np.size(each) > 1]
+    freedom = sum(len(each) - 1 for each in several)
+    if not freedom:
+        return None
+    return TrainingChance(float(np.sqrt(sum(((each - each.mean()) ** 2).sum() for each in several) / freedom)), freedom)
 
 
 def format_signed(metric: str, value: float) -> str:
@@ -138,6 +186,10 @@ def with_training(samples: Array, error: float, freedom: int) -> Array:
     random = np.random.default_rng(0)
     noise = error * random.standard_t(freedom, (NUM_TRAINING_DRAWS // 2, len(samples)))
     return np.concatenate([samples + noise, samples - noise]).reshape(-1)
+
+
+def _is_better(metric: str, low: float, high: float) -> bool | None:
+    return None if low <= ROUNDING and high >= -ROUNDING else (low > 0) == higher_is_better(metric)
 
 
 def _middle(samples: Array, share: float) -> tuple[float, float]:

@@ -23,16 +23,16 @@ from lnln import __version__
 from lnln.config import CorruptionConfig, Protocol, Rate
 from lnln.corruption import ViewSpec
 from lnln.corruption.noise import NoiseSource
-from lnln.data.extractors import find_difference, identity_of
-from lnln.data.manifest import FeatureManifest, read_features
+from lnln.data.manifest import FeatureManifest
 from lnln.data.schema import SPLITS, Split, Utterances
 from lnln.data.shards import read_labels, read_split
 from lnln.data.store import Store
-from lnln.errors import RefusedError
+from lnln.errors import RefusedError, StoreFailedError
 from lnln.evaluate.predictions import Answers, encode_predictions
 from lnln.evaluate.published import SelectedOnTest, open_selected_on_test
 from lnln.evaluate.scores import BOOTSTRAP_SEED, NUM_RESAMPLES, merge_scores, score_views
 from lnln.evaluate.suites import choose_suites
+from lnln.evaluate.transfer import features_for, transfer_to
 from lnln.evaluations import (
     PUBLISHED_SELECTION,
     SELECTIONS,
@@ -68,6 +68,9 @@ def evaluate(
     force: bool = False,
 ) -> Evaluation:
     """Score the model `name` (a run, a published model, a folder) on a split of `corpus`, default: its own.
+
+    Another corpus must have the same widths, vocabulary and label range; what else of the model does not hold there
+    stands in the result (`carries_over`).
 
     rates and mask_seeds default to those of the model's config; every rate is scored under every mask seed. selection:
     `validation` for the model itself; `published` for each metric with the weights of the epoch that was best in it on
@@ -117,7 +120,7 @@ class Evaluator:
     def __init__(self, store: Store, *, batch_size: int = 256) -> None:
         self.store, self.batch_size = store, batch_size
         # The last split that was read, by features and split: all of it lies in memory.
-        self._read: dict[tuple[str, Split], tuple[Utterances, Values]] = {}
+        self._read: dict[tuple[str, Split], tuple[Utterances, Values | None]] = {}
 
     def open(
         self, name: str, corpus: str | None = None, *, split: str = "test", selection: str = "validation"
@@ -129,14 +132,16 @@ class Evaluator:
             raise RefusedError(f"a selection is one of {', '.join(SELECTIONS)}, got {selection!r}")
         opened = open_model(self.store, name)
         selected = open_selected_on_test(self.store, opened) if selection == "published" else None
-        return Subject(self, opened, selected, _features_for(self.store, opened, corpus), split)
+        return Subject(self, opened, selected, features_for(self.store, opened, corpus), split)
 
-    def read(self, manifest: FeatureManifest, split: Split) -> tuple[Utterances, Values]:
-        """The utterances of the split, and the labels of the training split."""
+    def read(self, manifest: FeatureManifest, split: Split) -> tuple[Utterances, Values | None]:
+        """The utterances of the split, and the labels of the training split, None where there is none."""
         key = manifest.digest(), split
         if key not in self._read:
             utterances = read_split(self.store, manifest, split)
-            labels = utterances.label if split == "train" else read_labels(self.store, manifest, "train")
+            labels = utterances.label if split == "train" else None
+            if labels is None and "train" in manifest.splits:
+                labels = read_labels(self.store, manifest, "train")
             self._read = {key: (utterances, labels)}
         return self._read[key]
 
@@ -173,6 +178,14 @@ class Subject:
         if not force and (stored := _stored(store, opened, identity)) is not None:
             return stored
         utterances, train_labels = self.evaluator.read(manifest, self.split)
+        transfer = transfer_to(store, opened, manifest, self.split, utterances.label)
+        if train_labels is None and transfer is not None:
+            train_labels = transfer.train_labels
+        if train_labels is None:
+            raise RefusedError(
+                f"the baselines need labels of a training split, and neither corpus {manifest.corpus} has one nor is "
+                f"the corpus that {opened.reference} was trained on in {store.url}; import that too"
+            )
         inputs = (manifest, self.split, utterances, specs, self.evaluator.batch_size)
         answers: dict[int | None, Answers] = {}
         if selected is None:
@@ -184,40 +197,28 @@ class Subject:
             epoch: score_views(specs, a.sentiment, a.completeness, utterances.label, train_labels, manifest.label_range)
             for epoch, a in answers.items()
         }
-        table = encode_predictions(utterances, specs, answers)
-        path = f"{opened.evaluations}/{identity}-{hashlib.sha256(table).hexdigest()[:12]}.parquet"
-        store.write(path, table)
         model: dict[str, Any] = {"run_id": opened.run_id, "weights_sha256": weights}
         if selected is None:
             numbers = scored[None]
         else:
             numbers = merge_scores({metric: scored[e] for metric, e in selected.epochs.items()}, manifest.label_range)
             model["weights_sha256_by_epoch"] = {str(epoch): file["sha256"] for epoch, file in selected.files.items()}
-        evaluation = Evaluation(
-            evaluation_id=identity,
+        return store_evaluation(
+            store,
+            opened.evaluations,
+            identity,
+            (manifest, self.split, utterances, specs),
+            answers,
             name=opened.reference,
             model=model,
-            corpus=manifest.corpus,
-            feature_id=manifest.feature_id,
-            manifest_digest=manifest.digest(),
-            synthetic=bool(manifest.source.get("synthetic", False)),
-            split=self.split,
-            label_range=manifest.label_range,
-            num_utterances=len(utterances),
-            num_labelled=int(np.isfinite(utterances.label).sum()),
-            predictions={"path": path, "sha256": hashlib.sha256(table).hexdigest(), "num_bytes": len(table)},
-            bootstrap={"num_resamples": NUM_RESAMPLES, "seed": BOOTSTRAP_SEED},
-            code_version=__version__,
             selection="validation" if selected is None else "published",
             epochs={} if selected is None else dict(selected.epochs),
             note="" if selected is None else PUBLISHED_SELECTION,
             absent_modalities=tuple(opened.features.get("absent_modalities", ())),
-            protocol=specs[0].protocol,
-            noise_scale=specs[0].noise_scale,
+            trained_on="" if transfer is None else transfer.trained_on,
+            carries_over=() if transfer is None else transfer.carries_over,
             **numbers,
         )
-        store.write_json(f"{opened.evaluations}/{identity}.json", evaluation.to_dict())
-        return evaluation
 
     def _check(self, specs: Sequence[ViewSpec]) -> None:
         if not specs:
@@ -269,48 +270,54 @@ def predict_views(
     return Answers(sentiment, completeness if is_estimated else None)
 
 
-def _features_for(store: Store, opened: OpenedModel, corpus: str | None) -> FeatureManifest:
-    """The features to score on: those the model was trained on, or the current ones of another corpus if they fit."""
-    features = opened.features
-    own = str(features.get("corpus", ""))
-    if corpus is None and not own:
-        raise RefusedError(f"{opened.reference} does not say its corpus; name one with --corpus")
-    manifest = read_features(store, corpus or own, str(features["feature_id"]) if corpus is None else None)
-    expected = {
-        "audio dim": features["spec"]["audio_dim"],
-        "vision dim": features["spec"]["vision_dim"],
-        "text dim": features["spec"].get("text_dim", 0),
-        "tokenizer": f"{features['tokenizer']['name']} ({features['tokenizer']['vocabulary_size']} ids)",
-        "label range": "{:g} to {:g}".format(*features["label_range"]),
-    }
-    found = {
-        "audio dim": manifest.dims["audio"],
-        "vision dim": manifest.dims["vision"],
-        "text dim": manifest.spec().text_dim,
-        "tokenizer": f"{manifest.tokenizer.name} ({manifest.tokenizer.vocabulary_size} ids)",
-        "label range": "{:g} to {:g}".format(*manifest.label_range),
-    }
-    differing = [f"{what} {expected[what]}, not {found[what]}" for what in expected if expected[what] != found[what]]
-    if differing:
-        raise RefusedError(
-            f"model {opened.reference} (trained on {own}) does not fit corpus {manifest.corpus}: "
-            f"it takes {'; '.join(differing)}; evaluate it on a corpus with the same features"
-        )
-    _check_extractors(opened, manifest)
-    return manifest
+def store_evaluation(
+    store: Store,
+    folder: str,
+    identity: str,
+    scored_on: tuple[FeatureManifest, Split, Utterances, Sequence[ViewSpec]],
+    answers: Mapping[int | None, Answers],
+    **fields: Any,
+) -> Evaluation:
+    """Write predictions and, last, the record of an evaluation to `folder`.
+
+    answers: to the views of `scored_on`, by the epoch of the weights, or None. fields: the numbers of `score_views`,
+    and what else the record has that does not follow from these.
+    """
+    manifest, split, utterances, specs = scored_on
+    table = encode_predictions(utterances, specs, answers)
+    sha256 = hashlib.sha256(table).hexdigest()
+    path = f"{folder}/{identity}-{sha256[:12]}.parquet"
+    store.write(path, table)
+    evaluation = Evaluation(
+        evaluation_id=identity,
+        corpus=manifest.corpus,
+        feature_id=manifest.feature_id,
+        manifest_digest=manifest.digest(),
+        synthetic=bool(manifest.source.get("synthetic", False)),
+        split=split,
+        label_range=manifest.label_range,
+        num_utterances=len(utterances),
+        num_labelled=int(np.isfinite(utterances.label).sum()),
+        predictions={"path": path, "sha256": sha256, "num_bytes": len(table)},
+        bootstrap={"num_resamples": NUM_RESAMPLES, "seed": BOOTSTRAP_SEED},
+        code_version=__version__,
+        protocol=specs[0].protocol,
+        noise_scale=specs[0].noise_scale,
+        **fields,
+    )
+    store.write_json(f"{folder}/{identity}.json", evaluation.to_dict())
+    return evaluation
 
 
-def _check_extractors(opened: OpenedModel, manifest: FeatureManifest) -> None:
-    """RefusedError where lnln extracted both corpora, and not alike. Of imported features only their names are known,
-    which differ by corpus."""
-    theirs, ours = (identity_of(made) for made in (opened.features.get("extractors", {}), manifest.extractors))
-    if not all("version" in made for made in (*theirs.values(), *ours.values())):
-        return
-    if (difference := find_difference(theirs, ours)) is not None:
-        raise RefusedError(
-            f"model {opened.reference} was trained on {difference.modality} made by {difference.first}, corpus "
-            f"{manifest.corpus} has it made by {difference.second}; extract that corpus as the model's was"
-        )
+def stored_evaluation(store: Store, folder: str, identity: str) -> Evaluation | None:
+    """The evaluation of `folder`, None where it is absent, or damaged and to be made anew."""
+    try:
+        return read_evaluation(store, folder, identity)
+    except StoreFailedError:
+        raise
+    except RefusedError as error:
+        log.warning("%s: evaluating anew", error)
+        return None
 
 
 def _stored(store: Store, opened: OpenedModel, identity: str) -> Evaluation | None:
@@ -319,11 +326,6 @@ def _stored(store: Store, opened: OpenedModel, identity: str) -> Evaluation | No
     if opened.run_id is not None:
         folders.append(f"{run_folder(opened.run_id)}/evaluations")
     for folder in dict.fromkeys(folders):
-        try:
-            stored = read_evaluation(store, folder, identity)
-        except RefusedError as error:
-            log.warning("%s: evaluating anew", error)
-            continue
-        if stored is not None:
+        if (stored := stored_evaluation(store, folder, identity)) is not None:
             return replace(stored, name=opened.reference)
     return None

@@ -2,6 +2,10 @@
 
 Every change is one compare-and-swap of that file, so of any number of publishers each gets a number of its own and none
 undoes another's. `models/catalog.json` lists the names; readers need no directory listing.
+
+`best` is the version with the lowest mean validation MAE, `best-acc7`, `best-corr` and so on those that are best in
+another metric over the same views. They move by themselves, in the step that enters a version, and only to one that is
+better on the same features under the same masks. All other aliases are moved by hand.
 """
 
 from __future__ import annotations
@@ -9,15 +13,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from lnln.data.name_list import add_name, read_names
 from lnln.data.store import Store, encode_json
 from lnln.errors import RefusedError
+from lnln.metrics import TITLES, higher_is_better
 
 BEST = "best"
+# By metric, the alias of the version that is best in it.
+BEST_ALIASES = {metric: BEST if metric == "mae" else f"{BEST}-{metric}" for metric in TITLES}
 NAMES_PATH = "models/catalog.json"
 
 
@@ -25,7 +32,10 @@ NAMES_PATH = "models/catalog.json"
 class Version:
     """One published version. folder: where its files lie in the store; manifest_sha256: what vouches for them.
 
-    selection_score: mean validation MAE of the run; comparable among versions with the same features and views.
+    run_id: "" for a model that no run of lnln made. selection_score: mean validation MAE of the run, None where it is
+    not known; validation_scores: the same of every metric. Both are comparable among versions with the same features
+    and views. study_id, trial: of the study whose parameters the run was trained with. imported_sha256: of the file
+    that the version was made from instead of a run. published_at: UTC, "" for versions of before this was noted.
     """
 
     name: str
@@ -38,21 +48,30 @@ class Version:
     feature_id: str
     synthetic: bool
     validation_view_ids: tuple[str, ...]
-    selection_score: float
+    selection_score: float | None
+    validation_scores: Mapping[str, float] = field(default_factory=dict)
+    study_id: str | None = None
+    trial: int | None = None
+    imported_sha256: str | None = None
+    published_at: str = ""
 
     @property
     def reference(self) -> str:
         return f"{self.name}@{self.version}"
 
     def is_same_model(self, other: Version) -> bool:
-        return (self.run_id, self.weights_sha256) == (other.run_id, other.weights_sha256)
+        """True for the same weights of the same run, or imported for the same features."""
+        mine, theirs = ((each.run_id, each.weights_sha256) for each in (self, other))
+        return mine == theirs and (self.run_id != "" or self.feature_id == other.feature_id)
 
     def is_comparable(self, other: Version) -> bool:
-        """True if both selection scores come from the same features under the same masks."""
-        return (self.feature_id, sorted(self.validation_view_ids)) == (
-            other.feature_id,
-            sorted(other.validation_view_ids),
-        )
+        """True if the scores of both come from the same features under the same masks."""
+        mine, theirs = ((each.feature_id, sorted(each.validation_view_ids)) for each in (self, other))
+        return mine == theirs and len(self.validation_view_ids) > 0
+
+    def score(self, metric: str) -> float | None:
+        """Mean of `metric` over the validation views, None where it is not known."""
+        return self.selection_score if metric == "mae" else self.validation_scores.get(metric)
 
 
 @dataclass(frozen=True)
@@ -76,25 +95,22 @@ class PublishedModel:
     history: tuple[AliasMove, ...] = ()
 
     def find(self, selector: str) -> Version | None:
-        """The version called `selector` (v3, 3) or that the alias `selector` stands for."""
+        """The version called `selector` (v3, 3) or that the alias `selector` stands for; `best-mae` is `best`."""
+        selector = BEST if selector == f"{BEST}-mae" else selector
         wanted = self.aliases.get(selector, f"v{selector}" if selector.isdigit() else selector)
         return next((version for version in self.versions if version.version == wanted), None)
 
     def with_version(self, candidate: Version) -> PublishedModel:
-        """With `candidate` under the next number; `best` moves to it if it is the first or scores lower."""
-        version = dataclasses.replace(candidate, version=f"v{len(self.versions) + 1}")
-        added = dataclasses.replace(self, versions=(*self.versions, version))
-        best = self.find(BEST)
-        if best is None:
-            return added.with_alias(BEST, version.version, "first version")
-        if version.is_comparable(best) and version.selection_score < best.selection_score:
-            reason = f"mean validation MAE {version.selection_score:.4f} below {best.selection_score:.4f}"
-            return added.with_alias(BEST, version.version, reason)
-        return added
+        """With `candidate` under the next number, and the aliases of the best on it where it is the first or better."""
+        version = dataclasses.replace(candidate, version=f"v{len(self.versions) + 1}", published_at=_now())
+        made = dataclasses.replace(self, versions=(*self.versions, version))
+        for metric, alias in BEST_ALIASES.items():
+            if (reason := _reason_to_move(metric, version, self.find(alias))) is not None:
+                made = made.with_alias(alias, version.version, reason)
+        return made
 
     def with_alias(self, alias: str, version: str, reason: str) -> PublishedModel:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        move = AliasMove(alias, self.aliases.get(alias), version, now, reason)
+        move = AliasMove(alias, self.aliases.get(alias), version, _now(), reason)
         return dataclasses.replace(self, aliases={**self.aliases, alias: version}, history=(*self.history, move))
 
     def to_bytes(self) -> bytes:
@@ -118,6 +134,29 @@ class PublishedModel:
             raise RefusedError(
                 f"{where} is not a model catalog ({type(error).__name__}); restore it from a backup of the store"
             ) from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _reason_to_move(metric: str, version: Version, best: Version | None) -> str | None:
+    """Why the alias of the best in `metric` moves to `version` from `best` (None: it is new); None if it stays.
+
+    A version without scores, which was imported, is `best` for as long as it is among its like.
+    """
+    said = f"mean validation {TITLES[metric]}"
+    mine, theirs = version.score(metric), None if best is None else best.score(metric)
+    if mine is None:
+        return "first version, without a validation score" if best is None and metric == "mae" else None
+    if best is None:
+        return "first version" if version.version == "v1" else f"first version with a {said}"
+    if theirs is None:
+        return f"first version with a {said}, {mine:.4f}"
+    is_better = mine > theirs if higher_is_better(metric) else mine < theirs
+    if not (is_better and version.is_comparable(best)):
+        return None
+    return f"{said} {mine:.4f} {'above' if mine > theirs else 'below'} {theirs:.4f}"
 
 
 def is_model_name(name: str) -> bool:
@@ -167,15 +206,25 @@ def list_models(store: Store) -> list[PublishedModel]:
     return [model for model in models if model is not None]
 
 
-def set_alias(store: Store, name: str, alias: str, version: str) -> None:
-    """Let `alias` stand for `version` (v2, or another alias). `best` is refused: it moves by score alone."""
+def set_alias(store: Store, name: str, alias: str, version: str) -> str:
+    """Let `alias` stand for `version` (v2, or another alias); returns that version's number.
+
+    RefusedError for `best` and its like, which move by score alone, for what looks like a version, and for an unknown
+    model or version.
+    """
     check_name(alias, "alias")
-    if alias == BEST or re.fullmatch(r"v?\d+", alias):
+    if alias in (*BEST_ALIASES.values(), f"{BEST}-mae") or re.fullmatch(r"v?\d+", alias):
         raise RefusedError(
-            f"alias {alias!r} cannot be set by hand: {BEST!r} goes by score, and v1, v2, ... are versions"
+            f"alias {alias!r} cannot be set by hand: {BEST!r} and {BEST}-METRIC go by score, and v1, v2, ... are "
+            "versions"
         )
     target = resolve(store, f"{name}@{version}").version
-    _update(store, name, lambda model: model.with_alias(alias, target, "set by hand"))
+
+    def move(model: PublishedModel) -> PublishedModel:
+        return model if model.aliases.get(alias) == target else model.with_alias(alias, target, "set by hand")
+
+    _update(store, name, move)
+    return target
 
 
 def add_version(store: Store, candidate: Version) -> Version:

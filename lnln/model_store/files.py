@@ -1,17 +1,19 @@
-"""A folder of model files that a manifest vouches for: listed with size and SHA-256, fetched beside, checked, moved in.
+"""The files of a model and what vouches for them: a manifest of sizes and SHA-256.
 
-Used by `publishing.py` for published versions and for the model of a run. The manifest is the last file written, so a
-folder without one does not exist for a reader.
+    manifest = ModelManifest.of_folder(folder, ["config.json", "model.safetensors"])
+    all(is_whole(folder, file) for file in manifest.files)
+
+The manifest is the last file written, so a folder without one does not exist for a reader of the store. `fetch` copies
+single files out of it, `fetch.py` a whole folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import re
 import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from lnln.data.store import Store, encode_json
 from lnln.errors import RefusedError
 
 MANIFEST = "manifest.json"
+
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class ModelManifest:
         try:
             content = json.loads(data)["files"]
             files = tuple(
-                ModelFile(name, int(entry["num_bytes"]), str(entry["sha256"]))
+                ModelFile(name, int(entry["num_bytes"]), _checked_sha256(entry["sha256"]))
                 for name, entry in sorted(content.items())
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -86,104 +90,67 @@ def is_whole(folder: Path, file: ModelFile) -> bool:
     return describe(path) == file
 
 
-def fetch(store: Store, prefix: str, files: Iterable[ModelFile], folder: Path) -> None:
-    """Download `files` from below `prefix` into `folder`, each checked before it takes its name.
-
-    Raises RefusedError, naming the file in the store, where one is absent there or is not what its manifest says.
-    """
-    for file in files:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as beside:
-            target = Path(beside) / file.name
-            where = f"{store.url}/{prefix}/{file.name}"
-            try:
-                store.download(f"{prefix}/{file.name}", target)
-            except FileNotFoundError as error:
-                raise RefusedError(f"{where} is absent, but its manifest lists it; publish or train again") from error
-            got = describe(target)
-            if got != file:
-                raise RefusedError(
-                    f"{where} is damaged: expected {file.num_bytes} bytes with SHA-256 {file.sha256}, "
-                    f"got {got.num_bytes} bytes with {got.sha256}; restore it, or train and publish again"
-                )
-            target.replace(folder / file.name)
-
-
-def fetch_folder(store: Store, prefix: str, manifest: ModelManifest, folder: Path) -> list[str]:
-    """Make `folder` hold exactly-checked copies of all files of `manifest`; returns the names that were downloaded.
-
-    A new folder is filled beside and renamed into place, so it is whole or absent. In a folder that is a copy already,
-    only missing and damaged files are replaced. Raises RefusedError for a folder with other content.
-    """
-    folder = folder.resolve()
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise RefusedError(
-            f"cannot put a model at {folder}: there is something else than a folder; give another target"
-        )
-    if folder.is_dir() and any(folder.iterdir()):
-        if _is_copy(folder, manifest):
-            return _mend(store, prefix, manifest, folder)
-        if not _is_untouched_copy_of_another(folder):
-            raise RefusedError(f"{folder} is not empty and is no copy of this model; give an empty or a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        beside.chmod(0o755)
-        fetch(store, prefix, manifest.files, beside)
-        (beside / MANIFEST).write_bytes(manifest.to_bytes())
-        _move_in(beside, folder, manifest)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return [file.name for file in manifest.files]
-
-
-def _mend(store: Store, prefix: str, manifest: ModelManifest, folder: Path) -> list[str]:
-    wanting = [file for file in manifest.files if not is_whole(folder, file)]
-    fetch(store, prefix, wanting, folder)
-    if not (folder / MANIFEST).is_file() or (folder / MANIFEST).read_bytes() != manifest.to_bytes():
-        beside = folder / f".{MANIFEST}"
-        beside.write_bytes(manifest.to_bytes())
-        beside.replace(folder / MANIFEST)
-    return [file.name for file in wanting]
-
-
-def _is_copy(folder: Path, manifest: ModelManifest) -> bool:
-    """True if the manifest there is this one, or (that lost) a file of it lies there whole: nobody else's folder."""
-    with suppress(OSError):
-        if (folder / MANIFEST).read_bytes() == manifest.to_bytes():
-            return True
-    if _read_manifest(folder) is not None:
-        return False
-    return any(is_whole(folder, file) for file in manifest.files)
-
-
-def _is_untouched_copy_of_another(folder: Path) -> bool:
-    """True if everything in `folder` is as its own manifest says: an older version, which a pull may replace."""
-    manifest = _read_manifest(folder)
-    if manifest is None:
-        return False
-    listed = {file.name for file in manifest.files} | {MANIFEST}
-    return {entry.name for entry in folder.iterdir()} <= listed and all(is_whole(folder, f) for f in manifest.files)
-
-
-def _read_manifest(folder: Path) -> ModelManifest | None:
+def read_manifest_of(folder: Path) -> ModelManifest | None:
+    """The manifest that lies in `folder`; None where there is none, or it is damaged."""
     try:
         return ModelManifest.from_bytes((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
     except (OSError, RefusedError):
         return None
 
 
-def _move_in(beside: Path, folder: Path, manifest: ModelManifest) -> None:
-    """Rename `beside` to `folder`, away with an older version; another pull of the same model may have been first."""
-    old = beside.with_name(f"{beside.name}-old")
-    with suppress(FileNotFoundError):
-        if any(folder.iterdir()) and not _is_copy(folder, manifest):
-            folder.rename(old)
-    try:
-        beside.rename(folder)
-    except OSError:
-        if not all(is_whole(folder, file) for file in manifest.files):
-            if old.exists():
-                old.rename(folder)
-            raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+def fetch(store: Store, prefix: str, files: Iterable[ModelFile], folder: Path, parts: Path | None = None) -> None:
+    """Put `files` from below `prefix` into `folder`, each checked before it takes its name; whole ones are not read.
+
+    parts: a folder on the same file system for what is not whole yet, where what lies there is continued; by default
+    one that is gone at the end.
+    Raises RefusedError, naming the file in the store, where one is absent there or is not what its manifest says.
+    """
+    if parts is None:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as beside:
+            return fetch(store, prefix, files, folder, Path(beside))
+    for file in files:
+        if is_whole(folder, file):
+            continue
+        part = parts / f"{file.sha256}.part"
+        where = f"{store.url}/{prefix}/{file.name}"
+        try:
+            num_before = _copy_rest(store, f"{prefix}/{file.name}", part, file.num_bytes)
+            if num_before and not is_whole(parts, _as_part(file)):  # what was there may have been damaged since
+                part.unlink()
+                _copy_rest(store, f"{prefix}/{file.name}", part, file.num_bytes)
+        except FileNotFoundError as error:
+            raise RefusedError(f"{where} is absent, but its manifest lists it; publish or train again") from error
+        got = describe(part)
+        if got != _as_part(file):
+            part.unlink()
+            raise RefusedError(
+                f"{where} is damaged: expected {file.num_bytes} bytes with SHA-256 {file.sha256}, "
+                f"got {got.num_bytes} bytes with {got.sha256}; restore it, or train and publish again"
+            )
+        part.replace(folder / file.name)
+    return None
+
+
+def _copy_rest(store: Store, path: str, part: Path, num_bytes: int) -> int:
+    """Append to `part` what it lacks of `path`, which should have `num_bytes`; returns how many bytes it had."""
+    with part.open("ab") as target:
+        num_before = target.tell()
+        if num_before > num_bytes:
+            num_before = target.truncate(0)
+        if num_before and num_before == num_bytes:
+            return num_before
+        with store.open(path) as source:
+            source.seek(num_before)
+            while piece := source.read(_PIECE_BYTES):
+                target.write(piece)
+    return num_before
+
+
+def _as_part(file: ModelFile) -> ModelFile:
+    return ModelFile(f"{file.sha256}.part", file.num_bytes, file.sha256)
+
+
+def _checked_sha256(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError(f"no SHA-256: {value!r}")
+    return value

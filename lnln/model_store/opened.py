@@ -21,13 +21,15 @@ from lnln.data.cache import cache_folder
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.model_store.catalog import Version, is_model_name, read_model, resolve
-from lnln.model_store.files import MANIFEST, ModelFile, ModelManifest, describe, fetch_folder, is_whole
+from lnln.model_store.fetch import fetch_folder
+from lnln.model_store.files import MANIFEST, ModelFile, ModelManifest, describe, is_whole, read_manifest_of
 from lnln.runs import Run, load_run, run_folder
 
 if TYPE_CHECKING:
     from lnln.models import SentimentModel
 
 WEIGHTS = "model.safetensors"
+LINEAGE = "lineage.json"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class OpenedModel:
     """A model's files, checked. reference: run id, name@version or folder.
 
     features: what the model was trained on and must be fed with (features.json). evaluations: folder in the store where
-    its evaluations lie. run_id, config: of the run; None for a folder that does not say.
+    its evaluations lie. run_id, config: of the run; None for a folder that does not say, and for a model that was
+    imported.
     """
 
     reference: str
@@ -82,8 +85,14 @@ def open_model(store: Store, reference: str) -> OpenedModel:
 
 
 def fetch_version(store: Store, version: Version, folder: Path) -> list[str]:
-    """Copy the files of `version` to `folder`, verified; returns the names that had to be downloaded."""
-    return fetch_folder(store, version.folder, read_manifest(store, version), folder)
+    """Copy the files of `version` to `folder`, verified; returns the names that it lacked.
+
+    Where `folder` is a whole copy already, nothing is read from the store.
+    """
+    manifest = read_manifest_of(folder)
+    if manifest is None or manifest.digest() != version.manifest_sha256:
+        manifest = read_manifest(store, version)
+    return fetch_folder(store, version.folder, manifest, folder)
 
 
 def read_manifest(store: Store, version: Version) -> ModelManifest:
@@ -153,14 +162,16 @@ def _opened(reference: str, folder: Path, evaluations: str, run_id: str | None, 
 
 
 def _lineage(folder: Path) -> tuple[str | None, Config | None]:
-    """The run of the model in `folder`, and its config, if its lineage lies beside it."""
-    if not (folder / "lineage.json").is_file():
+    """The run of the model in `folder`, and its config, if its lineage lies beside it and knows them."""
+    if not (folder / LINEAGE).is_file():
         return None, None
-    lineage = read_json(folder / "lineage.json")
+    lineage = read_json(folder / LINEAGE)
     try:
+        if lineage["run_id"] is None:  # imported, not trained by lnln
+            return None, None
         return str(lineage["run_id"]), Config.from_stored(lineage["config"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise RefusedError(f"{folder / 'lineage.json'} lacks its config; pull the model again") from error
+        raise RefusedError(f"{folder / LINEAGE} lacks its config; pull the model again") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
-"""Reports on evaluated models: a page, its curve, its numbers."""
+"""Reports on evaluated models: everything collected once, and a page, tables and numbers made of it."""
 
-from lnln.report.page import render, report, scores_csv, verdict
+from lnln.report.collect import collect
+from lnln.report.data import ReportData
+from lnln.report.page import files, report
 
-__all__ = ["render", "report", "scores_csv", "verdict"]
+__all__ = ["ReportData", "collect", "files", "report"]

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from lnln.data.card_extraction import counts_table, quarantine_summary
-from lnln.data.manifest import read_features
+from lnln.data.counts import say_counts
+from lnln.data.manifest import FeatureManifest
 from lnln.data.quarantine import read_quarantine
 from lnln.data.store import Store
-from lnln.errors import RefusedError
-from lnln.evaluations import Evaluation
-from lnln.markdown import code, escape
+from lnln.errors import RefusedError, StoreFailedError
+from lnln.report.data import Extraction
+
+# As many of the clips that were left out as a reader looks through.
+NUM_LEFT_OUT = 20
 
 
-def describe_corpora(store: Store, evaluations: Sequence[Evaluation]) -> list[str]:
-    """Markdown, a part for each extracted corpus that models were scored on; none for those that were imported."""
-    corpora = dict.fromkeys((evaluation.corpus, evaluation.feature_id) for evaluation in evaluations)
-    parts = [_describe(store, corpus, feature_id) for corpus, feature_id in corpora]
-    return [part for part in parts if part]
-
-
-def _describe(store: Store, corpus: str, feature_id: str) -> str:
-    manifest = read_features(store, corpus, feature_id)
+def describe_extraction(store: Store, manifest: FeatureManifest) -> Extraction | None:
+    """None for a corpus that was imported."""
     if manifest.extraction is None:
-        return ""
+        return None
     entry = manifest.extraction.quarantine
-    where = "" if entry is None else f"{store.url}/{entry.path}"
     try:
-        left_out = quarantine_summary(read_quarantine(store, manifest), where)
+        rows, problem = read_quarantine(store, manifest), ""
+    except StoreFailedError:
+        raise
     except RefusedError as error:  # the scores do not hang on it
-        left_out = f"The quarantine table cannot be read: {escape(str(error))}."
-    again = f"{code('README.md')} beside the features says how to extract the same from other clips"
-    intro = f"{code(corpus)}, features {code(feature_id)}, extracted from raw clips; {again}. What was met:"
-    return "\n\n".join([intro, counts_table(manifest.extraction.counts), left_out])
+        rows, problem = [], f"The quarantine table cannot be read: {error}."
+    return Extraction(
+        counts=tuple(say_counts(manifest.extraction.counts)),
+        num_left_out=len(rows),
+        left_out=tuple((row.utterance_id, row.stage, row.reason) for row in rows[:NUM_LEFT_OUT]),
+        table="" if entry is None else f"{store.url}/{entry.path}",
+        problem=problem,
+    )

@@ -64,9 +64,19 @@ class Plot:
         self._across, self._up = width - left - right, height - top - bottom
         self._parts: list[str] = []
 
-    def axes(self, x_ticks: Sequence[Tick], y_ticks: Sequence[Tick], x_label: str, y_label: str) -> None:
+    def axes(
+        self,
+        x_ticks: Sequence[Tick],
+        y_ticks: Sequence[Tick],
+        x_label: str,
+        y_label: str,
+        *,
+        has_grid: bool = True,
+    ) -> None:
+        """has_grid: a line across the plot at each tick on the left, which would cross the numbers of boxes."""
         for place, label in y_ticks:
-            self.line([(0, place), (1, place)], "grid")
+            if has_grid:
+                self.line([(0, place), (1, place)], "grid")
             self.text(0, place, label, "tick end", dx=-6, dy=3.5)
         bottom = self._top + self._up
         for place, label in x_ticks:
@@ -97,6 +107,21 @@ class Plot:
     def mark(self, x: float, y: float, kind: Mark, title: str) -> None:
         """A sign of its own for each kind, so that colour is not needed to tell them apart."""
         self._add(f'<path class="{kind}" d="M{_n(self._x(x))} {_n(self._y(y))}{SIGNS[kind]}"', title)
+
+    def curve(self, points: Sequence[Point], titles: Sequence[str], index: int) -> None:
+        """A line through `points` in the look of curve `index`, with its sign at each; titles: what each point says."""
+        self.line(points, f"curve {look(index)}")
+        for (x, y), title in zip(points, titles, strict=True):
+            at = f"M{_n(self._x(x))} {_n(self._y(y))}"
+            self._add(f'<path class="point {look(index)}" d="{at}{CURVE_SIGNS[index % NUM_LOOKS]}"', title)
+
+    def spread(self, lower: Sequence[Point], upper: Sequence[Point], index: int) -> None:
+        """The interval around curve `index`; drawn before the curves, or it covers them."""
+        self.area(lower, upper, f"spread {look(index)}")
+
+    def printed(self, points: Sequence[Point], title: str) -> None:
+        """Numbers of others: thin, grey, dashed, in no look of a curve's."""
+        self.line(points, "printed", title)
 
     def text(self, x: float, y: float, text: str, style: str, *, dx: float = 0, dy: float = 0) -> None:
         at = f'x="{_n(self._x(x) + dx)}" y="{_n(self._y(y) + dy)}"'
@@ -132,6 +157,39 @@ def legend(names: dict[Mark, str]) -> str:
         f'<span><svg aria-hidden="true" viewBox="0 0 20 20" width="20" height="20">'
         f'<path class="{kind}" d="M10 10{SIGNS[kind]}"/></svg>{escape(name)}</span>'
         for kind, name in names.items()
+    ]
+    return f'<p class="legend">{" ".join(items)}</p>'
+
+
+# Signs of curves on a page with several: a disc, a square, two triangles, a diamond, a cross.
+CURVE_SIGNS = (
+    "m-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",
+    "m-3.2-3.2h6.4v6.4h-6.4z",
+    "m0-4.2l4 7h-8z",
+    "m0 4.2l4-7h-8z",
+    "m0-4.6l4.6 4.6-4.6 4.6-4.6-4.6z",
+    "m-1.4-4h2.8v2.6h2.6v2.8h-2.6v2.6h-2.8v-2.6h-2.6v-2.8h2.6z",
+)
+NUM_LOOKS = len(CURVE_SIGNS)
+
+
+def look(index: int) -> str:
+    """The style of curve `index`: a colour, from the seventh curve on dashed, from the thirteenth dotted."""
+    rounds = ("", " dashed", " dotted")
+    return f"k{index % NUM_LOOKS}{rounds[index // NUM_LOOKS % len(rounds)]}"
+
+
+def curve_legend(names: Sequence[str], printed: Sequence[str] = ()) -> str:
+    """What the curves 0, 1, ... are, and what the thin grey lines are, as a line of HTML; plain text comes in."""
+    lines = [
+        f'<path class="curve {look(index)}" d="M0 10h30"/>'
+        f'<path class="point {look(index)}" d="M15 10{CURVE_SIGNS[index % NUM_LOOKS]}"/>'
+        for index in range(len(names))
+    ] + ['<path class="printed" d="M0 10h30"/>'] * len(printed)
+    items = [
+        f'<span><svg class="key" aria-hidden="true" viewBox="0 0 30 20" width="30" height="20">{line}</svg>'
+        f"{escape(name)}</span>"
+        for line, name in zip(lines, [*names, *printed], strict=True)
     ]
     return f'<p class="legend">{" ".join(items)}</p>'
 

@@ -36,19 +36,25 @@ _NOT_SAID = ("clips_extracted", "clips_without_label")
 
 
 def predict(
-    store: Store, model: str, inputs: Sequence[str], transcripts: Sequence[str] = (), limits: Limits | None = None
+    store: Store,
+    model: str,
+    inputs: Sequence[str],
+    transcripts: Sequence[str] = (),
+    limits: Limits | None = None,
+    device: str | None = None,
 ) -> tuple[list[dict[str, Any]], list[Quarantined]]:
     """What `lnln.predict.predict` returns, where inputs may be clips too: files that do not end in .parquet.
 
-    transcripts: one for each clip, in order ("" where a clip has none), or none at all. The second result has the clips
-    that could not be used. RefusedError where no clip could be, or the model's features cannot be made of clips here.
+    transcripts: one for each clip, in order ("" where a clip has none), or none at all. device: as Predictor's. The
+    second result has the clips that could not be used. RefusedError where no clip could be, or the model's features
+    cannot be made of clips here.
     """
     clips = [text for text in inputs if is_clip(text)]
     said = _transcripts(clips, transcripts)
     _refuse_absent_files(inputs)
     if not inputs:
         raise RefusedError("nothing to predict: give clips, sentences or feature shards (.parquet)")
-    predictor = Predictor.open(store, model)
+    predictor = Predictor.open(store, model, device)
     made, left_out = predict_clips(predictor, clips, said, limits) if clips else ([], [])
     if clips and len(left_out) == len(clips) == len(inputs):
         raise RefusedError("; ".join(f"{row.utterance_id}, stage {row.stage}: {row.reason}" for row in left_out))
@@ -199,13 +205,25 @@ def _transcripts(clips: Sequence[str], transcripts: Sequence[str]) -> list[str |
 
 
 def _refuse_absent_files(inputs: Sequence[str]) -> None:
-    """A name of a clip that is not there would be taken for a sentence."""
+    """A name of a clip that is not there would be taken for a sentence, and folders and patterns are for many."""
     for text in inputs:
+        if _is_folder(text) or (is_shard(text) and "*" in text and not _exists(text)):
+            raise RefusedError(
+                f"{text} may mean many feature shards, whose predictions go to files: say where by --out FOLDER"
+            )
         ending = text.rpartition(".")[2].lower()
         is_media_name = ending in MEDIA_ENDINGS and "." in text
         is_path = text.startswith(("/", "./", "../", "~")) or ("/" in text and _exists(text.partition("/")[0]))
         if not any(map(str.isspace, text)) and not is_clip(text) and not is_shard(text) and (is_media_name or is_path):
             raise RefusedError(f"there is no clip {text}; give the path of a file on this machine, or a sentence")
+
+
+def _is_folder(text: str) -> bool:
+    """Whether it is a path to a folder, and no sentence of one word that happens to be the name of one."""
+    try:
+        return ("/" in text or is_shard(text)) and Path(text).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _exists(name: str) -> bool:

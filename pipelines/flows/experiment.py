@@ -27,7 +27,7 @@ from lnln.config import Config, config_for
 from lnln.data.store import Store
 from lnln.evaluate import evaluate
 from lnln.evaluations import Evaluation
-from lnln.model_store import publish
+from lnln.model_store import Origin, publish
 from lnln.model_store.catalog import check_name
 from lnln.report import report
 from lnln.train.launch import train
@@ -75,15 +75,15 @@ def experiment(
     if publish_as:
         check_name(publish_as)  # now, and not after hours of training
     ranges = DEFAULT_SPACE if space is None else Space.from_dict(space)
-    study_id = study_page = None
+    study_id = study_page = trial = None
     if num_trials:
         study = search(there, corpus, chosen.to_dict(), ranges.to_dict(), num_trials, num_workers)
         study_id, study_page = study["study_id"], write_study_report(there, study["study_id"])
-        found = compare(there, study_id, compare_seeds, num_workers) if compare_seeds else study["parameters"]
-        chosen = with_parameters(chosen, found)
+        found = compare(there, study_id, compare_seeds, num_workers) if compare_seeds else study
+        chosen, trial = with_parameters(chosen, found["parameters"]), found["trial"]
     run_id = train_run(there, corpus, chosen.to_dict(), num_workers, config)
     evaluation = evaluate_run(there, run_id)
-    model = publish_run(there, run_id, publish_as) if publish_as else None
+    model = publish_run(there, run_id, publish_as, study_id, trial) if publish_as else None
     report_url = write_report(there, model or run_id, publish_as or run_id)
     get_run_logger().info("%s: %s, report %s", corpus, model or run_id, report_url)
     return {
@@ -102,7 +102,7 @@ def experiment(
 def search(
     store: str, corpus: str, config: dict[str, Any], space: dict[str, Any], num_trials: int, num_workers: int
 ) -> dict[str, Any]:
-    """study_id, and the parameters of the study's best trial."""
+    """study_id, and number and parameters of the study's best trial; None for the configured ones."""
     study = tune(
         Store(store),
         corpus,
@@ -116,12 +116,17 @@ def search(
         table=table(study),
         description=f"Study {markdown.code(study.study_id)}: {markdown.escape(verdict(study))}.",
     )
-    return {"study_id": study.study_id, "parameters": best_trial(study).parameters}
+    best = best_trial(study)
+    return {
+        "study_id": study.study_id,
+        "trial": None if best.is_configured else best.number,
+        "parameters": best.parameters,
+    }
 
 
 @task(name="choice", cache_policy=NO_CACHE, persist_result=False)
-def compare(store: str, study_id: str, seeds: list[int], num_workers: int) -> dict[str, float]:
-    """The parameters that were shown to be better than the configured ones, else those."""
+def compare(store: str, study_id: str, seeds: list[int], num_workers: int) -> dict[str, Any]:
+    """Number and parameters of the trial that was shown to be better than the configured ones, else those, and None."""
     choice = choose(Store(store), study_id, seeds=seeds, num_workers=num_workers)
     create_table_artifact(
         key=artifact_key("choice", choice.corpus),
@@ -129,7 +134,8 @@ def compare(store: str, study_id: str, seeds: list[int], num_workers: int) -> di
         description=f"Study {markdown.code(study_id)}: {markdown.escape(choice.verdict)}",
     )
     better = choice.best if choice.outcome == "better" else None
-    return (better or choice.configured).parameters
+    taken = better or choice.configured
+    return {"trial": taken.trial, "parameters": taken.parameters}
 
 
 @task(name="study report", cache_policy=NO_CACHE, persist_result=False)
@@ -159,9 +165,10 @@ def evaluate_run(store: str, run_id: str) -> dict[str, Any]:
 
 
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
-def publish_run(store: str, run_id: str, name: str) -> str:
-    """`name@version`; a run published before keeps its version."""
-    return f"{name}@{publish(Store(store), run_id, name)}"
+def publish_run(store: str, run_id: str, name: str, study_id: str | None, trial: int | None) -> str:
+    """`name@version`; a run published before keeps its version. study_id, trial: where its parameters are from."""
+    origin = None if study_id is None else Origin(study_id, trial)
+    return f"{name}@{publish(Store(store), run_id, name, origin=origin)}"
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)

@@ -14,6 +14,7 @@ from benchmarks.results.__main__ import PLAN as COMMITTED
 from benchmarks.results.figure import curve_points, curves_digest
 from benchmarks.results.page import Found, _curves, render, write_page
 from benchmarks.results.plan import Plan, read_plan
+from benchmarks.results.report import read_report, report_path
 from benchmarks.results.scores import read_all, scores_path, write_scores
 from benchmarks.results.search import read_search, search_path
 from benchmarks.results.statistics import compare, pooled_chance, summarise
@@ -43,8 +44,8 @@ def found_of(plan: Plan, *without: tuple[str, int]) -> Found:
 def test_the_committed_page_is_of_the_committed_scores() -> None:
     plan = read_plan(COMMITTED)
     found = read_all(SCORES, plan)
-    search = read_search(SCORES, plan)
-    assert PAGE.read_text() == render(plan, found, search), "run `make results-table`"
+    search, report = read_search(SCORES, plan), read_report(SCORES, plan)
+    assert PAGE.read_text() == render(plan, found, search, report), "run `make results-table`"
     for group in plan.groups:
         if curves := _curves(group, found):
             figure = PAGE.parent / f"results-{plan.corpus}.svg"
@@ -54,7 +55,7 @@ def test_the_committed_page_is_of_the_committed_scores() -> None:
 def test_committed_scores_belong_to_the_plan() -> None:
     plan = read_plan(COMMITTED)
     known = {scores_path(SCORES, plan, each, seed) for each in plan.experiments() for seed in each.seeds}
-    known.add(search_path(SCORES, plan))
+    known |= {search_path(SCORES, plan), report_path(SCORES, plan)}
     assert {path for path in SCORES.glob("*/*") if not path.name.startswith(".")} <= known
 
 

@@ -8,8 +8,10 @@ import pytest
 
 from benchmarks.results.__main__ import PLAN as COMMITTED
 from benchmarks.results.plan import read_plan
-from lnln.config import SWITCHES
+from lnln.config import SWITCHES, load_config
 from lnln.errors import RefusedError
+from lnln.runs import trained_values
+from lnln.train.ablations import ABLATIONS, ablated
 from tests.benchmarks.made_scores import PLAN, small_plan
 
 SEARCH = "search: {title: Search, num_trials: 4"
@@ -50,6 +52,30 @@ def test_the_committed_plan_holds_what_the_page_is_about() -> None:
     assert "own_masks" not in {each.name for each in plan.experiments()}
     assert "number of epochs and bfloat16 arithmetic" in main.note
     assert published.config(1).train.precision == "bfloat16"
+
+
+def test_the_ablations_of_the_page_are_those_that_lnln_trains() -> None:
+    group = next(each for each in read_plan(COMMITTED).groups if each.name == "ablations")
+    assert [each.name for each in group.experiments] == [
+        "no_correction",
+        "no_reconstruction",
+        "no_dominant_fusion",
+        "no_audio",
+        "no_adversarial",
+        "no_completeness",
+        "no_missing_data",
+    ]
+    for each in group.experiments:
+        assert (each.title, each.own) == (ABLATIONS[each.name].title, ABLATIONS[each.name].changes)
+        base = load_config("mosi", ["train.precision=bfloat16", "train.seed=1111"])
+        assert trained_values(each.config(1111)) == trained_values(ablated(base, ABLATIONS[each.name]))
+
+
+def test_a_list_of_ablations_stands_before_experiments_of_its_own(tmp_path: Path) -> None:
+    text = PLAN.replace("    base: clean\n", "    base: clean\n    ablations: [no_completeness, no_vision]\n")
+    group = small_plan(tmp_path, text).groups[1]
+    assert [each.name for each in group.experiments] == ["no_completeness", "no_vision", "no_adversarial", "no_audio"]
+    assert group.experiments[1].overrides == ("train.epochs=2", "model.modalities=[text, audio]")
 
 
 def test_overrides_come_from_file_base_group_and_entry_in_that_order(tmp_path: Path) -> None:
@@ -112,6 +138,13 @@ def test_overrides_come_from_file_base_group_and_entry_in_that_order(tmp_path: P
             f"{SEARCH}, seeds: [5], set: [loss.adversarial=9]}}\ngroups:",
             "search: loss.adversarial is 9 and must",
         ),
+        ("base: clean", "base: clean\n    ablations: []", "ablations must be a list of names"),
+        ("base: clean", "base: clean\n    ablations: no_vision", "ablations must be a list of names"),
+        ("base: clean", "base: clean\n    ablations: [{no_vision: 1}]", "ablations must be a list of names"),
+        ("base: clean", "base: clean\n    ablations: [no_visoin]", "did you mean 'no_vision'"),
+        ("base: clean", "base: clean\n    ablations: [no_vision, no_vision]", "must have each name once"),
+        ("base: clean", "base: clean\n    ablations: [no_audio]", "has 'no_audio' as an ablation and as an experiment"),
+        ("against: text_only", "against: text_only\n    ablations: [no_text]", "only a group of changes has a list"),
         ("no_adversarial:", "search:", "'search' is the study over the loss weights"),
         ("  main:", "  search:", "'search' is the study over the loss weights"),
     ],

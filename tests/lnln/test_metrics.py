@@ -12,6 +12,7 @@ from lnln.metrics import (
     TITLES,
     accuracy_names,
     baseline_answers,
+    class_titles,
     classify,
     higher_is_better,
     is_counted,
@@ -136,3 +137,14 @@ def test_classes_of_any_shape_give_the_accuracies(label_range: tuple[float, floa
         hits = classify(name, views, label_range) == classify(name, labels, label_range)
         expected = [score(view, labels, label_range)[name] for view in views]
         np.testing.assert_allclose(hits[:, is_counted(name, labels)].mean(axis=1), expected)
+
+
+@pytest.mark.parametrize("label_range", [MOSI, SIMS])
+@given(values=st.lists(VALUES, min_size=1, max_size=30))
+@settings(max_examples=50, deadline=None)
+def test_every_class_of_the_finest_accuracy_has_a_title(label_range: tuple[float, float], values: list[float]) -> None:
+    titles = class_titles(label_range)
+    finest = accuracy_names(label_range)[0]
+    assert set(classify(finest, values, label_range).tolist()) <= set(titles)
+    assert list(titles) == list(range(min(titles), max(titles) + 1)) and len(set(titles.values())) == len(titles)
+    assert finest == f"acc{len(titles)}"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lnln.corruption import ViewSpec
 from lnln.data.schema import Ragged, Utterances
 from lnln.data.shards import encode_shard, read_split
 from lnln.errors import RefusedError
 from lnln.evaluate import evaluate
 from lnln.model_store import publish, pull
-from lnln.predict import MOSI_WORDS, Predictor, describe, predict
+from lnln.model_store.opened import open_model
+from lnln.predict import MOSI_WORDS, Predictor, check_corpus, describe, predict, predict_lines
 from tests.extracted_corpus import EXTRACTORS, extracted_corpus
 from tests.finished_run import finished_run
 from tests.lnln.conftest import RunStore
@@ -262,3 +266,126 @@ def test_a_model_that_says_nothing_of_extractors_still_predicts(run_store: RunSt
     shard = tmp_path / "clips.parquet"
     shard.write_bytes(encode_shard(read_split(run_store.store, run_store.manifest, "test"), EXTRACTORS))
     assert len(predict(run_store.store, str(folder), ["good", str(shard)])) == 15
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_of_a_shard_is_refused_in_one_line_or_does_no_harm(
+    predictor: Predictor, utterances: Utterances, share: float, bit: int
+) -> None:
+    """Shards that no manifest lists have no SHA-256 to be checked by."""
+    data = bytearray(encode_shard(utterances.take([1, 2])))
+    data[int(share * len(data))] ^= 1 << bit
+    try:
+        predictor.predict_utterances(predictor.decode(bytes(data), "x.parquet"))
+    except RefusedError as refusal:
+        assert "\n" not in str(refusal)
+
+
+def lines(*texts: bytes) -> io.BytesIO:
+    return io.BytesIO(b"\n".join(texts))
+
+
+def test_lines_are_sentences_whatever_they_look_like(run_store: RunStore, predictor: Predictor) -> None:
+    given_ = (b"a great movie", b"", b"  ", b"clip.mp4", b"x.parquet", b"\xff\xfe bytes", b"-")
+    rows = predict_lines(run_store.store, run_store.worse, lines(*given_))
+    assert [row["utterance_id"] for row in rows] == ["line 1", "line 4", "line 5", "line 6", "line 7"]
+    assert rows[1]["input"] == "clip.mp4" and rows[3]["input"].endswith(" bytes")
+    assert rows[0]["sentiment"] == pytest.approx(predictor.predict_texts(["a great movie"])[0].sentiment, abs=1e-5)
+    assert json.loads(json.dumps(rows)) == rows
+    with_end = predict_lines(run_store.store, run_store.worse, io.BytesIO(b"a great movie\r\n"))
+    assert [row["input"] for row in with_end] == ["a great movie"]
+
+
+@pytest.mark.parametrize("data", [b"", b"\n\n", b"  \n\t\n"])
+def test_a_stream_without_a_sentence_is_refused(run_store: RunStore, data: bytes) -> None:
+    with pytest.raises(RefusedError, match="no sentence came in"):
+        predict_lines(run_store.store, run_store.worse, io.BytesIO(data))
+
+
+def test_a_stream_that_does_not_end_is_refused_soon(run_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(io.RawIOBase):
+        def __init__(self, pattern: bytes) -> None:
+            self.pattern, self.num_bytes = pattern, 0
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            part = (self.pattern * (len(buffer) // len(self.pattern) + 1))[: len(buffer)]
+            buffer[:] = part
+            self.num_bytes += len(part)
+            assert self.num_bytes < 50e6
+            return len(part)
+
+    with pytest.raises(RefusedError, match="line 1 is longer than 100,000 bytes"):
+        predict_lines(run_store.store, run_store.worse, io.BufferedReader(Endless(b"x")))
+    with pytest.raises(RefusedError, match="more than 100,000 lines"):
+        predict_lines(run_store.store, run_store.worse, io.BufferedReader(Endless(b"yes\n")))
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense", "meta:x"])
+def test_a_device_that_is_not_there_is_refused(run_store: RunStore, device: str) -> None:
+    with pytest.raises(RefusedError, match=f"cannot compute on device '{device}'") as refusal:
+        Predictor.open(run_store.store, run_store.worse, device)
+    assert "\n" not in str(refusal.value)
+
+
+def test_endless_features_are_cut_before_anything_is_padded(run_store: RunStore, utterances: Utterances) -> None:
+    """Padded to the longest, 14 utterances of two million steps and more would take gigabytes."""
+    text_only = finished_run(run_store.store, run_store.manifest, model={"name": "text_only", "text_encoder": "tiny"})
+    endless = Ragged.concatenate(
+        [utterances.audio.rows(0, 13), Ragged.from_lengths(np.ones((2_000_000, 4), np.float32), [2_000_000])]
+    )
+    with_it = replace(utterances, audio=endless)
+    short = replace(
+        utterances,
+        audio=Ragged.concatenate([endless.rows(0, 13), Ragged.from_lengths(np.ones((50, 4), np.float32), [50])]),
+    )
+    for run, is_read in ((run_store.worse, True), (text_only, False)):
+        predictor = Predictor.open(run_store.store, run)
+        made, expected = predictor.predict_utterances(with_it), predictor.predict_utterances(short)
+        assert [row.sentiment for row in made] == pytest.approx([row.sentiment for row in expected], abs=1e-6)
+        assert (made[-1].notes == ("audio cut from 2000000 to 7 steps, the longest of its training",)) == is_read
+        assert is_read or made[-1].notes == ()
+
+
+def test_what_a_view_takes_is_said(predictor: Predictor, utterances: Utterances) -> None:
+    nothing = predictor.predict_columns(utterances)
+    assert set(nothing.missing.ravel().tolist()) == {0.0, 1.0}
+    half = predictor.predict_columns(utterances, ViewSpec.evaluation(0.5, seed=0))
+    is_absent = nothing.missing == 1
+    assert (half.missing[is_absent] == 1).all() and 0.3 < half.missing[~is_absent].mean() < 0.7
+    everything = predictor.predict_columns(utterances, ViewSpec.evaluation(1.0, seed=0))
+    assert (everything.missing == 1).all() and not np.allclose(everything.sentiment, nothing.sentiment)
+    with pytest.raises(RefusedError, match="needs the statistics of the corpus"):
+        predictor.predict_columns(utterances, ViewSpec.evaluation(0.5, seed=0, protocol="noise"))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.integers(0, 13), min_size=1, max_size=20), rate=st.sampled_from([0.0, 0.3, 0.8]))
+def test_an_utterance_is_predicted_the_same_in_any_shard(
+    predictor: Predictor, utterances: Utterances, rows: list[int], rate: float
+) -> None:
+    """However a corpus is cut into shards, so that masks and batches do not hang on it."""
+    view = ViewSpec.evaluation(rate, seed=3)
+    whole, part = predictor.predict_columns(utterances, view), predictor.predict_columns(utterances.take(rows), view)
+    assert part.sentiment == pytest.approx(whole.sentiment[rows], abs=1e-5)
+    np.testing.assert_array_equal(part.missing, whole.missing[rows])
+
+
+def test_a_corpus_of_other_features_is_refused_with_both_sides(run_store: RunStore, tmp_path: Path) -> None:
+    opened = open_model(run_store.store, run_store.worse)
+    check_corpus(opened, run_store.manifest)
+    wide = replace(run_store.manifest, corpus="wide", dims={**run_store.manifest.dims, "audio": 9})
+    with pytest.raises(RefusedError, match=r"not fit corpus wide: it takes audio of 4 dimensions, not 9 dimensions"):
+        check_corpus(opened, wide)
+    features = replace(run_store.manifest, corpus="features", dims={**run_store.manifest.dims, "text": 6})
+    with pytest.raises(RefusedError, match="takes text of 30522 token ids of bert-base-uncased, not 6 dimensions"):
+        check_corpus(opened, features)
+    extracted = extracted_corpus(run_store.store, tmp_path)
+    of_extracted = open_model(run_store.store, finished_run(run_store.store, extracted))
+    check_corpus(of_extracted, extracted)
+    other = {**EXTRACTORS, "audio": {**EXTRACTORS["audio"], "version": 4}}
+    with pytest.raises(RefusedError, match=r"audio made by tones version 3, corpus .* made by tones version 4"):
+        check_corpus(of_extracted, replace(extracted, extractors=other))

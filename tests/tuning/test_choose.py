@@ -126,7 +126,9 @@ def test_what_is_shown_better_is_published_and_said_again_without_work(
     assert [run.run_id for run in choice.configured.runs] == configured
     assert [run.run_id for run in choice.candidates[0].runs] == candidate
     # The run with the best validation score, which is the second.
-    assert choice.published == "small-best@v1" and resolve(store, "small-best").run_id == candidate[1]
+    published = resolve(store, "small-best")
+    assert choice.published == "small-best@v1" and published.run_id == candidate[1]
+    assert (published.study_id, published.trial) == (study.study_id, choice.chosen)
     assert lines[0] == "configured: scoring seed 5" and lines[-1] == "trial 1: scoring seed 7" and len(lines) == 6
 
     before = content_of(store)

@@ -31,9 +31,11 @@ VERBS = [
     "train",
     "tune",
     "choose",
+    "ablate",
     "evaluate",
     "report",
     "publish",
+    "import-model",
     "alias",
     "models",
     "pull",
@@ -99,6 +101,7 @@ def test_every_verb_explains_itself() -> None:
         ["evaluate", "x", "--protocol", "frames"],
         ["evaluate", "x", "--suite", "absent", "--rates", "0"],
         ["evaluate", "x", "--suite", "absent", "--protocol", "block"],
+        ["report", "x", "--mask-seeds", "0,y"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], tmp_path: Path) -> None:
@@ -418,9 +421,18 @@ def test_a_corpus_with_a_label_out_of_range_is_not_trained_on(run_store: RunStor
 def test_a_report_goes_to_a_folder_of_its_own(
     run_store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from tests.finished_run import TINY, finished_run
+
     monkeypatch.chdir(tmp_path)
+    model = {**TINY["model"], "mode": "reference"}
+    reference = finished_run(run_store.store, run_store.manifest, seed=3, model=model)
     made = json_of(run_store.store, "report", run_store.better, run_store.worse)
-    assert made == {"report": f"reports/{run_store.better}/index.md"}
+    assert made == {"report": f"reports/{run_store.better}/index.html"}
+    options = ["--suite", "absent", "--split", "valid", "--mask-seeds", "0", "--reference", "theirs"]
+    titled = json_of(run_store.store, "report", f"ours={run_store.better}", f"theirs={reference}", *options)
+    assert titled == {"report": f"reports/{run_store.better}/index.html"}
+    (corpus,) = json.loads((tmp_path / "reports" / run_store.better / "scores.json").read_text())["corpora"]
+    assert (corpus["split"], corpus["reference"], list(corpus["suites"])) == ("valid", "theirs", ["absent"])
 
 
 def test_a_sentence_may_look_like_an_option_and_a_file_is_no_sentence(run_store: RunStore, tmp_path: Path) -> None:

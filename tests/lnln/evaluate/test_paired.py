@@ -12,8 +12,10 @@ from lnln.evaluate.paired import (
     Difference,
     TrainingChance,
     paired_difference,
+    pooled_chance,
     seeds_to_show,
     share_for,
+    unpaired_difference,
 )
 
 THREE = (1, 2, 3)
@@ -110,6 +112,63 @@ def test_the_best_of_several_that_are_no_better_is_seldom_called_better(
     assert wrong / trials <= 0.04
     if num_candidates > 1:
         assert wrong_alone / trials >= 0.06, "there was nothing to allow for"
+
+
+def test_pooled_by_hand() -> None:
+    # Squares 2 with one degree of freedom, and 6 with two.
+    made = pooled_chance([[1.0, 3.0], [0.0, 0.0, 3.0], [9.0]])
+    assert made is not None and made.freedom == 3 and made.sd == pytest.approx(np.sqrt(8 / 3))
+    assert pooled_chance([[9.0]]) is None and pooled_chance([]) is None
+
+
+def test_unpaired_by_hand_with_the_chance_of_training_alone() -> None:
+    mine, theirs = [1.0, 1.2, 1.4], [0.5, 0.7]
+    made = unpaired_difference("mae", mine, without_utterances(mine), theirs, without_utterances(theirs))
+    # Squares 0.08 and 0.02 with three degrees of freedom, whose quantile is 3.182.
+    half = 3.182 * np.sqrt(0.1 / 3) * np.sqrt(1 / 3 + 1 / 2)
+    assert made.value == pytest.approx(0.6) and made.seeds == () and made.counts_training
+    assert [made.low, made.high] == pytest.approx([0.6 - half, 0.6 + half], abs=0.02)
+    untrained = unpaired_difference(
+        "mae", mine, without_utterances(mine), [0.6], without_utterances([0.6]), are_trained=(True, False)
+    )
+    half = 4.303 * 0.2 / np.sqrt(3)
+    assert [untrained.low, untrained.high] == pytest.approx([0.6 - half, 0.6 + half], abs=0.03)
+
+
+def test_unpaired_single_trainings_need_a_chance_from_elsewhere() -> None:
+    one, other = without_utterances([1.0]), without_utterances([0.9])
+    alone = unpaired_difference("mae", [1.0], one, [0.9], other)
+    assert not alone.counts_training and [alone.low, alone.high] == pytest.approx([0.1, 0.1])
+    half = 2.306 * np.sqrt(2) * 0.05
+    made = unpaired_difference("mae", [1.0], one, [0.9], other, TrainingChance(0.05, 8))
+    assert made.counts_training and [made.low, made.high] == pytest.approx([0.1 - half, 0.1 + half], abs=0.005)
+    neither = unpaired_difference("mae", [1.0], one, [0.9], other, TrainingChance(9, 8), are_trained=(False, False))
+    assert neither.counts_training and neither.low == pytest.approx(0.1), "there is no chance of training to count"
+
+
+def test_unpaired_trainings_do_not_make_intervals_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lnln.evaluate.paired.NUM_TRAINING_DRAWS", 16)
+    random = np.random.default_rng(6)
+    trials, held = 600, 0
+    for _ in range(trials):
+        sides = []
+        for num in (3, 2):
+            points = random.normal(0, 1, num) + random.normal(0, 0.5)
+            sides.append((points, points[:, None] + random.normal(0, 0.5, 200)))
+        made = unpaired_difference("mae", *sides[0], *sides[1])
+        held += made.low <= 0 <= made.high
+    assert held / trials >= 0.93
+
+
+def test_pairs_whose_seeds_are_not_known() -> None:
+    points = [-0.1, 0.2, 0.5]
+    made = paired_difference("mae", (), points, without_utterances(points))
+    assert made.seeds == () and made.counts_training
+    assert (made.low, made.high) == pytest.approx(
+        tuple(
+            getattr(paired_difference("mae", THREE, points, without_utterances(points)), end) for end in ("low", "high")
+        )
+    )
 
 
 def shown_with(num_seeds: int, truth: float, deviation: float, random: np.random.Generator) -> bool:

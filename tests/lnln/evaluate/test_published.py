@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from lnln.errors import RefusedError
 from lnln.evaluate import evaluate
 from lnln.evaluations import PUBLISHED_SELECTION, Evaluation
 from lnln.model_store import publish, resolve
-from lnln.report import report
 from lnln.runs import load_run, selected_on_test
 from lnln.verify import verify
 from tests.finished_run import finished_run
@@ -75,20 +73,6 @@ def test_the_printed_table_says_so(run_store: RunStore, run_id: str, capsys: pyt
     assert f"These scores are {PUBLISHED_SELECTION}." in out
     assert f"{run_id} (selected on test) on small test" in out
     assert "epoch, selected on test" in out
-
-
-def test_the_report_has_both_and_says_which_is_which(run_store: RunStore, run_id: str, tmp_path: Path) -> None:
-    path = report(run_store.store, [run_id, run_store.better], tmp_path / "report")
-    text = path.read_text()
-    assert f"## {run_id} (selected on test)\n\n**These scores are {PUBLISHED_SELECTION}.**" in text
-    assert text.count(f"\n## {run_id}\n") == 1 and "predicting the train mean" in text
-    (bullet,) = [line for line in text.splitlines() if line.startswith("- **") and "selected on test" in line]
-    assert PUBLISHED_SELECTION in bullet and "beats" not in bullet and "worse" not in bullet
-    assert f"lnln evaluate {run_id} --selection published" in text
-    with (path.parent / "scores.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["selection"] for row in rows] == ["validation"] * 3 + ["published"] * 3 + ["validation"] * 3
-    assert rows[3]["mean_completeness"] == "" != rows[0]["mean_completeness"]
 
 
 def test_other_models_are_refused(run_store: RunStore, run_id: str, tmp_path: Path) -> None:

@@ -1,32 +1,40 @@
-"""Verified folders: what a manifest vouches for arrives whole, or not at all."""
+"""What a manifest vouches for, and what it may list."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lnln.data.store import Store
 from lnln.errors import RefusedError
-from lnln.model_store.files import MANIFEST, ModelFile, ModelManifest, fetch_folder, is_whole
+from lnln.model_store.files import MANIFEST, ModelFile, ModelManifest, describe, is_whole, read_manifest_of
 
-CONTENT = {"model.safetensors": b"weights" * 1000, "config.json": b"{}", "empty.txt": b""}
+SHA256 = st.text("0123456789abcdef", min_size=64, max_size=64)
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> tuple[Store, ModelManifest]:
-    source = tmp_path / "source"
-    source.mkdir()
-    store = Store(tmp_path / "store")
-    for name, data in CONTENT.items():
-        (source / name).write_bytes(data)
-        store.write(f"m/{name}", data)
-    return store, ModelManifest.of_folder(source, CONTENT)
+def folder(tmp_path: Path) -> Path:
+    for name, data in {"model.safetensors": b"weights" * 1000, "config.json": b"{}", "empty.txt": b""}.items():
+        (tmp_path / name).write_bytes(data)
+    return tmp_path
 
 
-def test_manifest_survives_its_bytes(stored: tuple[Store, ModelManifest]) -> None:
-    manifest = stored[1]
+def test_manifest_survives_its_bytes(folder: Path) -> None:
+    manifest = ModelManifest.of_folder(folder, ["empty.txt", "model.safetensors", "config.json"])
     assert ModelManifest.from_bytes(manifest.to_bytes(), "here") == manifest
+    assert [file.name for file in manifest.files] == ["config.json", "empty.txt", "model.safetensors"]
+
+
+@given(st.dictionaries(st.text(max_size=12), st.tuples(st.integers(0, 2**60), SHA256), max_size=4))
+def test_what_is_read_is_what_was_listed_or_refused(content: dict[str, tuple[int, str]]) -> None:
+    manifest = ModelManifest(tuple(ModelFile(name, *content[name]) for name in sorted(content)))
+    try:
+        assert ModelManifest.from_bytes(manifest.to_bytes(), "somewhere") == manifest
+    except RefusedError:
+        assert any(not name.strip(".") or set(name) & set('/\\:\0"*?<>|\n\r') for name in content)
 
 
 @pytest.mark.parametrize(
@@ -59,99 +67,31 @@ def test_damaged_manifest_is_refused_by_name(data: bytes) -> None:
         ModelManifest.from_bytes(data, "somewhere")
 
 
-def test_new_folder_is_filled(stored: tuple[Store, ModelManifest], tmp_path: Path) -> None:
-    store, manifest = stored
-    target = tmp_path / "deep" / "target"
-    assert fetch_folder(store, "m", manifest, target) == sorted(CONTENT)
-    assert {entry.name for entry in target.iterdir()} == {*CONTENT, MANIFEST}
-    assert all((target / name).read_bytes() == data for name, data in CONTENT.items())
-    assert [entry.name for entry in target.parent.iterdir()] == ["target"]
-    assert fetch_folder(store, "m", manifest, target) == []
+@pytest.mark.parametrize("sha256", ["", "../../x", "0" * 63, "G" * 64, "A" * 64, 7, None, "0" * 64 + "\n"])
+def test_what_is_no_digest_is_refused(sha256: object) -> None:
+    data = json.dumps({"files": {"config.json": {"num_bytes": 1, "sha256": sha256}}}).encode()
+    with pytest.raises(RefusedError, match="somewhere is not a model manifest"):
+        ModelManifest.from_bytes(data, "somewhere")
 
 
-def test_only_what_is_missing_or_damaged_is_fetched_again(stored: tuple[Store, ModelManifest], tmp_path: Path) -> None:
-    store, manifest = stored
-    target = tmp_path / "target"
-    fetch_folder(store, "m", manifest, target)
-    (target / "config.json").unlink()
-    (target / "model.safetensors").write_bytes(b"Weights" * 1000)
-    (target / "notes.txt").write_text("mine")
-    assert fetch_folder(store, "m", manifest, target) == ["config.json", "model.safetensors"]
-    assert all(is_whole(target, file) for file in manifest.files)
-    assert (target / "notes.txt").read_text() == "mine"
+def test_a_file_is_whole_by_size_and_digest_and_is_no_link(folder: Path) -> None:
+    file = describe(folder / "config.json")
+    assert is_whole(folder, file) and not is_whole(folder / "nowhere", file)
+    (folder / "config.json").write_bytes(b"[]")
+    assert not is_whole(folder, file)
+    (folder / "config.json").unlink()
+    (folder / "elsewhere.json").write_bytes(b"{}")
+    (folder / "config.json").symlink_to(folder / "elsewhere.json")
+    assert not is_whole(folder, file)
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+    assert not is_whole(folder, file)
 
 
-@pytest.mark.parametrize("manifest_bytes", [None, b"", b"garbage"])
-def test_lost_manifest_is_mended(
-    stored: tuple[Store, ModelManifest], tmp_path: Path, manifest_bytes: bytes | None
-) -> None:
-    store, manifest = stored
-    target = tmp_path / "target"
-    fetch_folder(store, "m", manifest, target)
-    (target / MANIFEST).unlink()
-    if manifest_bytes is not None:
-        (target / MANIFEST).write_bytes(manifest_bytes)
-    assert fetch_folder(store, "m", manifest, target) == []
-    assert (target / MANIFEST).read_bytes() == manifest.to_bytes()
-
-
-def test_foreign_folder_is_left_alone(stored: tuple[Store, ModelManifest], tmp_path: Path) -> None:
-    store, manifest = stored
-    target = tmp_path / "target"
-    target.mkdir()
-    (target / "README.md").write_text("mine")
-    with pytest.raises(RefusedError, match="not empty"):
-        fetch_folder(store, "m", manifest, target)
-    assert [entry.name for entry in target.iterdir()] == ["README.md"]
-    file = tmp_path / "file"
-    file.write_text("mine")
-    with pytest.raises(RefusedError, match="something else than a folder"):
-        fetch_folder(store, "m", manifest, file)
-
-
-def test_untouched_older_version_is_replaced_and_a_touched_one_is_not(
-    stored: tuple[Store, ModelManifest], tmp_path: Path
-) -> None:
-    store, old = stored
-    source = tmp_path / "newer"
-    source.mkdir()
-    (source / "model.safetensors").write_bytes(b"newer")
-    store.write("n/model.safetensors", b"newer")
-    new = ModelManifest.of_folder(source, ["model.safetensors"])
-    target = tmp_path / "target"
-    fetch_folder(store, "m", old, target)
-    (target / "notes.txt").write_text("mine")
-    with pytest.raises(RefusedError, match="not empty"):
-        fetch_folder(store, "n", new, target)
-    (target / "notes.txt").unlink()
-    fetch_folder(store, "n", new, target)
-    assert {entry.name for entry in target.iterdir()} == {"model.safetensors", MANIFEST}
-    assert (target / "model.safetensors").read_bytes() == b"newer"
-
-
-def test_damage_in_the_store_is_refused_by_name_and_leaves_nothing(
-    stored: tuple[Store, ModelManifest], tmp_path: Path
-) -> None:
-    store, manifest = stored
-    data = bytearray(CONTENT["model.safetensors"])
-    data[77] ^= 1
-    store.write("m/model.safetensors", bytes(data))
-    target = tmp_path / "new" / "target"
-    with pytest.raises(RefusedError, match=r"m/model\.safetensors is damaged"):
-        fetch_folder(store, "m", manifest, target)
-    store.remove("m/model.safetensors")
-    with pytest.raises(RefusedError, match=r"m/model\.safetensors is absent"):
-        fetch_folder(store, "m", manifest, target)
-    assert list((tmp_path / "new").iterdir()) == []
-
-
-def test_link_is_not_a_whole_file(stored: tuple[Store, ModelManifest], tmp_path: Path) -> None:
-    store, manifest = stored
-    target = tmp_path / "target"
-    fetch_folder(store, "m", manifest, target)
-    outside = tmp_path / "outside.json"
-    outside.write_bytes(CONTENT["config.json"])
-    (target / "config.json").unlink()
-    (target / "config.json").symlink_to(outside)
-    assert fetch_folder(store, "m", manifest, target) == ["config.json"]
-    assert not (target / "config.json").is_symlink()
+def test_a_manifest_that_cannot_be_read_is_none(folder: Path) -> None:
+    assert read_manifest_of(folder) is None and read_manifest_of(folder / "nowhere") is None
+    (folder / MANIFEST).write_bytes(b"garbage")
+    assert read_manifest_of(folder) is None
+    manifest = ModelManifest.of_folder(folder, ["config.json"])
+    (folder / MANIFEST).write_bytes(manifest.to_bytes())
+    assert read_manifest_of(folder) == manifest

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import threading
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,9 +16,10 @@ import yaml
 import lnln
 from lnln.data.store import Store
 from lnln.errors import RefusedError
-from lnln.evaluate import evaluate
-from lnln.model_store import damaged_files, list_models, load, open_model, publish, pull
+from lnln.evaluate import evaluate, evaluate_suites
+from lnln.model_store import Origin, damaged_files, list_models, load, open_model, publish, pull
 from lnln.model_store.catalog import read_model, resolve
+from lnln.model_store.scores import TEN_RATES_MASK_SEEDS
 from lnln.models import LNLN
 from tests.extracted_corpus import CONFIG, extracted_corpus
 from tests.finished_run import finished_run, small_corpus
@@ -63,24 +63,71 @@ def test_publishing_twice_gives_the_same_version_whatever_was_scored_between(run
     assert [model.name for model in list_models(store)] == ["other-name", "small-lnln"]
 
 
-def test_card_has_valid_metadata_and_the_table(run_store: RunStore, tmp_path: Path) -> None:
-    evaluate(run_store.store, run_store.worse)
-    publish(run_store.store, run_store.worse, "small-lnln")
-    card = (pull(run_store.store, "small-lnln", tmp_path / "pulled") / "README.md").read_text()
-    _, front, body = card.split("---\n", 2)
-    metadata = yaml.safe_load(front)
-    assert metadata["language"] == ["en"] and "pytorch_model_hub_mixin" in metadata["tags"]
-    assert {entry["type"] for entry in metadata["model-index"][0]["results"][0]["metrics"]} >= {"mae", "acc7"}
-    assert "predict the train mean" in body and "| 0.5 |" in body and "synthetic" not in body
+def test_a_run_of_a_study_says_which_trial_it_is_of(run_store: RunStore, tmp_path: Path) -> None:
+    store = run_store.store
+    publish(store, run_store.worse, "small-lnln", origin=Origin("small-lnln-0123456789ab", 7))
+    publish(store, run_store.better, "small-lnln", origin=Origin("small-lnln-0123456789ab", None))
+    for version, trial in (("v1", 7), ("v2", None)):
+        entry = resolve(store, f"small-lnln@{version}")
+        folder = pull(store, f"small-lnln@{version}", tmp_path / version)
+        assert (entry.study_id, entry.trial) == ("small-lnln-0123456789ab", trial)
+        lineage = json.loads((folder / "lineage.json").read_text())
+        assert lineage["study"] == {"study_id": "small-lnln-0123456789ab", "trial": trial}
+        assert "small-lnln-0123456789ab" in (folder / "README.md").read_text()
+    # The same run again is the same version, with the lineage it has.
+    assert publish(store, run_store.worse, "small-lnln") == "v1"
+    assert resolve(store, "small-lnln@v1").trial == 7
 
 
-def test_synthetic_corpus_is_stated(run_store: RunStore, tmp_path: Path) -> None:
-    path = f"runs/{run_store.worse}/model/features.json"
-    features = {**run_store.store.read_json(path), "synthetic": True}
-    _replace_model_file(run_store, "features.json", json.dumps(features).encode())
-    publish(run_store.store, run_store.worse, "small-lnln")
-    card = (pull(run_store.store, "small-lnln", tmp_path / "pulled") / "README.md").read_text()
-    assert "corpus is synthetic" in card and "- synthetic" in card
+def test_validation_scores_of_all_metrics_are_in_the_catalog(run_store: RunStore) -> None:
+    store = run_store.store
+    path = f"runs/{run_store.worse}/result.json"
+    by_rate = {"0.0": {"mae": 1.0, "corr": 0.5, "acc7": 0.4, "loss": 3.0}, "0.5": {"mae": 1.5, "corr": 0.25}}
+    store.write_json(path, {**store.read_json(path), "score": 1.25, "validation": by_rate})
+    publish(store, run_store.worse, "small-lnln")
+    version = resolve(store, "small-lnln@best-corr")
+    assert version.validation_scores == {"mae": 1.25, "corr": 0.375} and version.selection_score == 1.25
+
+
+def test_scores_on_other_corpora_are_published_with_those_on_its_own(run_store: RunStore, tmp_path: Path) -> None:
+    store = run_store.store
+    small_corpus(store, tmp_path, "another")
+    own = evaluate(store, run_store.worse)
+    other = evaluate(store, run_store.worse, "another")
+    publish(store, run_store.worse, "small-lnln")
+    folder = pull(store, "small-lnln", tmp_path / "pulled")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["test"]["evaluation_id"] == own.evaluation_id
+    assert {name: each["evaluation_id"] for name, each in metrics["other_corpora"].items()} == {
+        "another": other.evaluation_id
+    }
+    card = (folder / "README.md").read_text()
+    assert card.index("### On `small`") < card.index("### On `another`")
+
+
+def test_the_suite_that_models_are_compared_on_comes_before_the_views_of_the_config(
+    run_store: RunStore, tmp_path: Path
+) -> None:
+    store = run_store.store
+    evaluate(store, run_store.worse)
+    suite = evaluate_suites(store, run_store.worse, ["ten_rates"])["ten_rates"]
+    assert suite.mask_seeds == TEN_RATES_MASK_SEEDS
+    publish(store, run_store.worse, "small-lnln")
+    metrics = json.loads((pull(store, "small-lnln", tmp_path / "pulled") / "metrics.json").read_text())
+    assert metrics["test"]["evaluation_id"] == suite.evaluation_id and len(metrics["test"]["rates"]) == 10
+
+
+def test_a_second_pull_reads_no_file_of_the_model(run_store: RunStore, tmp_path: Path) -> None:
+    store = run_store.store
+    publish(store, run_store.worse, "small-lnln")
+    folder = pull(store, "small-lnln", tmp_path / "pulled")
+    written = {entry.name: entry.stat().st_mtime_ns for entry in folder.iterdir()}
+    shutil.rmtree(f"{store.url}/{resolve(store, 'small-lnln').folder}")
+    assert pull(store, "small-lnln", folder) == folder
+    assert {entry.name: entry.stat().st_mtime_ns for entry in folder.iterdir()} == written
+    (folder / "config.json").unlink()
+    with pytest.raises(RefusedError, match=r"config\.json is absent"):
+        pull(store, "small-lnln", folder)
 
 
 def test_loaded_model_says_what_the_run_says(run_store: RunStore, tmp_path: Path) -> None:
@@ -202,67 +249,6 @@ def test_pullers_of_one_folder_agree(run_store: RunStore, tmp_path: Path) -> Non
         assert set(pool.map(one, range(6))) == {tmp_path / "pulled"}
     assert {entry.name for entry in (tmp_path / "pulled").iterdir()} == FILES
     assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".pulled")]
-
-
-def test_twenty_publishers_at_once(run_store: RunStore) -> None:
-    runs = _many_runs(run_store.store, run_store, 20)
-    with ThreadPoolExecutor(20) as pool:
-        versions = list(pool.map(lambda run: publish(run_store.store, run, "race"), [*runs, *runs[:5]]))
-    _check_race(run_store.store, runs, versions)
-
-
-@pytest.mark.slow
-def test_twenty_publishing_processes(run_store: RunStore) -> None:
-    runs = _many_runs(run_store.store, run_store, 20)
-    with ProcessPoolExecutor(4, get_context("spawn")) as pool:
-        versions = list(pool.map(_publish, [run_store.store.url] * 25, [*runs, *runs[:5]]))
-    _check_race(run_store.store, runs, versions)
-
-
-@pytest.mark.slow
-def test_everything_on_s3(s3_store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LNLN_CACHE", str(tmp_path / "cache"))
-    store = Store(s3_store_url)
-    manifest = small_corpus(store, tmp_path)
-    first = finished_run(store, manifest)
-    runs = _many_runs(store, RunStore(store, manifest, first, first), 20)
-    with ThreadPoolExecutor(20) as pool:
-        versions = list(pool.map(lambda run: publish(store, run, "race"), runs))
-    _check_race(store, runs, versions)
-    folder = pull(store, "race@best", tmp_path / "pulled")
-    assert {entry.name for entry in folder.iterdir()} == FILES
-    assert isinstance(lnln.load("race@v3", store=s3_store_url), LNLN)
-
-
-def _publish(url: str, run: str) -> str:
-    return publish(Store(url), run, "race")
-
-
-def _many_runs(store: Store, run_store: RunStore, num: int) -> list[str]:
-    """Runs that differ by id, score and one small file, not by a model that would take long to make."""
-    template = run_store.worse
-    made: dict[str, Any] = store.read_json(f"runs/{template}/run.json")
-    result: dict[str, Any] = store.read_json(f"runs/{template}/result.json")
-    files = {name: store.read(f"runs/{template}/model/{name}") for name in result["files"]}
-    runs = []
-    for number in range(num):
-        run = f"{template}-{number}"
-        for name, data in files.items():
-            store.write(f"runs/{run}/model/{name}", data)
-        store.write_json(f"runs/{run}/run.json", made)
-        store.write_json(f"runs/{run}/result.json", {**result, "score": 2.0 - number / 100})
-        runs.append(run)
-    return runs
-
-
-def _check_race(store: Store, runs: list[str], versions: list[str]) -> None:
-    model = read_model(store, "race")
-    assert model is not None and len(model.versions) == len(runs)
-    by_run = {version.run_id: version.version for version in model.versions}
-    assert versions == [by_run[run] for run in [*runs, *runs[:5]][: len(versions)]]
-    assert sorted(by_run.values(), key=lambda v: int(v[1:])) == [f"v{i + 1}" for i in range(len(runs))]
-    assert resolve(store, "race").run_id == runs[-1]
-    assert not [path for version in model.versions for path in damaged_files(store, version)]
 
 
 def _flip(store: Store, path: str) -> None:

@@ -1,4 +1,4 @@
-"""Reports: the verdict is right, the files are whole, nothing from outside becomes markup."""
+"""Reports from a store: the files are whole and closed, their numbers are the evaluations', and every form agrees."""
 
 from __future__ import annotations
 
@@ -6,96 +6,304 @@ import csv
 import io
 import json
 import re
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lnln.config import Config, load_config
+from lnln.data.manifest import commit_features, read_features
+from lnln.data.store import Store
 from lnln.errors import RefusedError
-from lnln.evaluate import evaluate
-from lnln.evaluations import Evaluation, Interval
-from lnln.markdown import code, escape
+from lnln.evaluate import evaluate_suites
+from lnln.evaluate.ridge import RIDGE
 from lnln.model_store import publish
-from lnln.report import render, report, scores_csv, verdict
-from lnln.report.charts import draw_robustness
+from lnln.report import ReportData, collect, files, report
+from lnln.report.printed import RATES
 from lnln.runs import load_run
 from tests.extracted_corpus import extracted_corpus
-from tests.finished_run import finished_run
+from tests.finished_run import TINY, finished_run, small_corpus
 from tests.lnln.conftest import RunStore
+from tests.lnln.report.made_report import made_change, made_corpus, made_example, made_report, made_system
+from tests.published_run import published_run
+from tests.tuning.report.test_page import Page
+
+TEXT_ONLY = {**TINY["model"], "name": "text_only"}
 
 
-@pytest.fixture
-def evaluation(run_store: RunStore) -> Evaluation:
-    return evaluate(run_store.store, run_store.worse)
+def text_only_run(run_store: RunStore, seed: int = 1) -> str:
+    return finished_run(run_store.store, run_store.manifest, seed=seed, model=TEXT_ONLY)
 
 
-def test_report_is_complete(run_store: RunStore, tmp_path: Path) -> None:
-    publish(run_store.store, run_store.better, "small-lnln")
-    names = [run_store.worse, "small-lnln@best", run_store.worse]
-    path = report(run_store.store, names, tmp_path / "deep" / "report")
-    assert path == tmp_path / "deep" / "report" / "index.md"
+@pytest.fixture(scope="module")
+def made(
+    run_store_template: tuple[Path, str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[RunStore, list[str], Path]]:
+    """A store, models of it, and the index.html on them: two seeds of LNLN and one of another network."""
+    template, worse, better = run_store_template
+    folder = tmp_path_factory.mktemp("report")
+    shutil.copytree(template, folder / "store")
+    store = Store(folder / "store")
+    run_store = RunStore(store, read_features(store, "small"), worse, better)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LNLN_CACHE", str(folder / "cache"))
+        names = [worse, better, text_only_run(run_store), worse]
+        yield run_store, names, report(store, names, folder / "deep" / "report")
+
+
+def page_of(path: Path) -> Page:
     text = path.read_text()
-    assert text.index("predicting the train mean") < text.index("robustness.png") < text.index("| missing rate |")
-    assert "small\\-lnln" not in text and text.count("\n## ") == 5
-    assert (path.parent / "robustness.png").read_bytes().startswith(b"\x89PNG")
-    rows = list(csv.DictReader(io.StringIO((path.parent / "scores.csv").read_text())))
-    assert len(rows) == 6 and {row["name"] for row in rows} == {run_store.worse, "small-lnln@v1"}
-    stored = json.loads((path.parent / "scores.json").read_text())["evaluations"]
-    assert Evaluation.from_dict(stored[0]) == evaluate(run_store.store, run_store.worse)
-    assert not [entry for entry in path.parent.iterdir() if entry.name.startswith(".")]
-    config = re.search(r"--config (\S+\.yaml)", text)
-    assert config is not None
-    trained = load_run(run_store.store, run_store.worse).config
-    assert load_config(str(path.parent / config[1])) == Config.from_dict(trained.to_dict())
+    page = Page(text)
+    for _, attributes in page.tags:
+        assert not any(name.startswith("on") for name in attributes)
+        assert not {"src", "srcset", "style", "xlink:href", "action", "data"} & set(attributes)
+    assert not {"link", "img", "iframe", "object", "form", "base", "use", "image"} & {tag for tag, _ in page.tags}
+    assert "url(" not in text and "@import" not in text
+    assert len(page.of("script")) == len(page.of("style")) == len(page.of("h1")) == 1
+    for drawing in page.of("svg"):
+        assert drawing.get("aria-hidden") == "true" or (drawing.get("role") == "img" and drawing["aria-label"])
+    regions = [each["aria-label"] for _, each in page.tags if each.get("role") == "region"]
+    assert len(regions) == len(set(regions)), "regions are told apart by their names"
+    for rows in page.tables:
+        assert len({len(row) for row in rows}) == 1, "a row has more or fewer cells than its heading"
+    return page
 
 
-def test_a_report_says_which_protocol_and_the_rates_of_each_modality(run_store: RunStore, tmp_path: Path) -> None:
-    corruption = {"protocol": "modality", "rates": [0.0, [1, 0, 0], [0, 1, 1]], "validation_rates": [0.0, [0, 1, 1]]}
-    other = finished_run(run_store.store, run_store.manifest, corruption=corruption)
-    subsets = finished_run(run_store.store, run_store.manifest, corruption={**corruption, "rates": [[0, 1, 1]]})
-    path = report(run_store.store, [run_store.worse, other, subsets], tmp_path / "report")
+def read_csv(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def levels(page: Page) -> list[int]:
+    return [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+
+
+def test_a_report_is_whole(made: tuple[RunStore, list[str], Path]) -> None:
+    path = made[2]
+    assert path.parts[-3:] == ("deep", "report", "index.html")
+    folder, page = path.parent, page_of(path)
     text = path.read_text()
-    assert f"## {escape(other)} \\(modality\\)" in text or f"## {other} (modality)" in text
-    assert "| 1/0/0 |" in text and "| 0/1/1 |" in text
-    rows = list(csv.DictReader(io.StringIO((path.parent / "scores.csv").read_text())))
-    assert [(row["protocol"], row["missing_rate"]) for row in rows[3:]] == [
-        ("modality", "0"),
-        ("modality", "1/0/0"),
-        ("modality", "0/1/1"),
-        ("modality", "0/1/1"),
+    assert text.index('class="verdict"') < text.index("<h2>"), "the verdict comes first"
+    assert page.texts["h2"] == [
+        *(["Be careful"] if "Be careful" in page.texts["h2"] else []),
+        "Ten missing rates",
+        "Absent modalities",
+        "Ablations",
+        "Which class for which",
+        "What the completeness score knows",
+        "Examples",
+        "Robustness",
+        "What was scored",
+        "How to get the same",
+        "How to read this",
     ]
-    assert {row["protocol"] for row in rows[:3]} == {"frame"}
-    # Where no rate is shared by all modalities there is no curve, and a picture all the same.
-    assert draw_robustness([evaluate(run_store.store, subsets)]).startswith(b"\x89PNG")
-    card = publish(run_store.store, other, "small-subsets")
-    assert card
+    assert all(after - before <= 1 for before, after in zip([0, *levels(page)], levels(page), strict=False))
+    assert not [entry for entry in folder.rglob("*") if entry.name.startswith(".")]
+    names_of = {entry.name for entry in folder.iterdir()}
+    assert {"index.html", "index.md", "scores.json", "scores.csv", "tables"} <= names_of
+    assert {link["href"] for link in page.of("a")} == names_of - {"index.html", "tables"}
+    forms = {entry.name for entry in (folder / "tables").iterdir()}
+    stems = {name.partition(".")[0] for name in forms}
+    assert forms == {f"{stem}.{ending}" for stem in stems for ending in ("csv", "md", "tex")}
+    assert {"ten_rates-means", "ten_rates-mae", "absent-acc7", "highest", "trainings", "completeness"} <= stems
+    assert len(page.of("table")) == len(stems)
+    # Without what a form cannot have, Markdown has the same headings and tables.
+    markdown = (folder / "index.md").read_text()
+    assert re.findall(r"^## (.*)$", markdown, re.M) == page.texts["h2"]
+    assert len(re.findall(r"^\| ---", markdown, re.M)) == len(stems) and "<svg" not in markdown
+
+
+def test_everything_stored_is_read_again_and_renders_the_same(made: tuple[RunStore, list[str], Path]) -> None:
+    run_store, names, path = made
+    folder = path.parent
+    data = ReportData.from_dict(json.loads((folder / "scores.json").read_text()))
+    assert data == collect(run_store.store, names)
+    for name, content in files(data).items():
+        assert (folder / name).read_bytes() == content, name
+
+
+def test_numbers_are_those_of_the_evaluations(made: tuple[RunStore, list[str], Path]) -> None:
+    """Of two seeds: means of the two in every table, single views in scores.csv."""
+    run_store, _, path = made
+    scored = [evaluate_suites(run_store.store, name, ["ten_rates"]) for name in (run_store.worse, run_store.better)]
+    evaluations = [each["ten_rates"] for each in scored]
+    (row, *_) = read_csv(path.parent / "tables" / "ten_rates-means.csv")
+    assert row["system"] == "LNLN" and row["trainings"] == "2.0"
+    for metric in evaluations[0].metrics():
+        expected = sum(each.mean[metric] for each in evaluations) / 2
+        assert float(row[metric]) == pytest.approx(expected, abs=1e-12)
+    (row, *_) = read_csv(path.parent / "tables" / "ten_rates-mae.csv")
+    for place, rate in enumerate(evaluations[0].rates):
+        expected = sum(each.by_rate()[place]["mae"] for each in evaluations) / 2
+        assert float(row[f"at_{rate:g}"]) == pytest.approx(expected, abs=1e-12)
+        assert float(row[f"at_{rate:g}_low"]) <= expected <= float(row[f"at_{rate:g}_high"])
+    page = page_of(path)
+    table = next(rows for rows in page.tables if rows[0][:3] == ["system", "0", "0.1"])
+    assert table[1][1].startswith(f"{float(row['at_0']):.3f} ± ")
+
+    views = [each for each in read_csv(path.parent / "scores.csv") if each["suite"] == "ten_rates"]
+    assert len(views) == 4 * 30 and {each["system"] for each in views} == {"LNLN", "text only", RIDGE}
+    by_view = {(each["name"], each["view_id"]): each for each in views}
+    for evaluation in evaluations:
+        for view in evaluation.views:
+            found = by_view[evaluation.name, view.view_id]
+            assert {metric: float(found[metric]) for metric in view.scores} == view.scores
+            assert float(found["collapse_share"]) == view.collapse_share
+            assert float(found["mean_completeness"]) == view.mean_completeness
+
+
+def test_a_model_without_completeness_is_reported(run_store: RunStore, tmp_path: Path) -> None:
+    path = report(run_store.store, [text_only_run(run_store)], tmp_path / "report", mask_seeds=[0])
+    assert "What the completeness score knows" not in page_of(path).texts["h2"]
+    assert {row["mean_completeness"] for row in read_csv(path.parent / "scores.csv")} == {""}
+
+
+def test_one_model_compares_with_what_needs_none(run_store: RunStore, tmp_path: Path) -> None:
+    path = report(run_store.store, [run_store.worse], tmp_path / "report", mask_seeds=[0])
+    text = (path.parent / "index.md").read_text()
+    assert "Against the train mean for everyone" in text and RIDGE in text and "one class" in text
+    assert "## Ablations" not in text and "chance" not in text.partition("## Ten missing")[0]
+
+
+def test_published_models_stand_for_their_runs(run_store: RunStore, tmp_path: Path) -> None:
+    publish(run_store.store, run_store.better, "small-lnln")
+    path = report(run_store.store, ["small-lnln@best"], tmp_path / "report", suites=["absent"])
+    rows = read_csv(path.parent / "tables" / "trainings.csv")
+    assert rows[0]["name"] == "small-lnln@v1" and rows[0]["run"] == run_store.better
+    config = load_config(str(next(path.parent.glob("config-*.yaml"))))
+    assert config == Config.from_dict(load_run(run_store.store, run_store.better).config.to_dict())
+    commands = (path.parent / "index.md").read_text()
+    assert "\nlnln evaluate small-lnln@v1 --suite absent\n" in commands
+    assert "\nlnln report small-lnln@best --suite absent\n" in commands
+
+
+def test_what_was_selected_on_test_is_a_system_of_its_own(run_store: RunStore, tmp_path: Path) -> None:
+    run_id = published_run(run_store.store, run_store.manifest)
+    path = report(run_store.store, [run_id, run_store.better], tmp_path / "report", mask_seeds=[0])
+    page, text = page_of(path), (path.parent / "index.md").read_text()
+    data = ReportData.from_dict(json.loads((path.parent / "scores.json").read_text()))
+    shipped = next(system for system in data.corpora[0].systems if system.selection == "published")
+    assert shipped.title.endswith("(selected on test)") and not shipped.is_judged
+    assert data.corpora[0].reference != shipped.title
+    assert f"lnln evaluate {run_id} --suite ten_rates,absent --mask-seeds 0 --selection published\n" in text
+    assert shipped.note in "".join(page.texts["li"])
+    for name in ("ten_rates-differences", "absent-differences"):
+        row = next(each for each in read_csv(path.parent / "tables" / f"{name}.csv") if each["system"] == shipped.title)
+        assert row["verdict"] == ""
+    means = (path.parent / "tables" / "ten_rates-means.md").read_text()
+    (line,) = [each for each in means.splitlines() if "selected on test" in each]
+    assert "**" not in line, "it is the best of nothing"
+    selections = {row["selection"] for row in read_csv(path.parent / "scores.csv")}
+    assert selections == {"validation", "published"}
+
+
+def test_a_reference_is_chosen_by_title_or_by_model(run_store: RunStore) -> None:
+    other = text_only_run(run_store)
+    for reference in ("words", other):
+        names = [f"LNLN={run_store.worse}", f"words={other}"]
+        data = collect(run_store.store, names, ["absent"], reference=reference)
+        assert data.corpora[0].reference == "words"
+        assert list(data.corpora[0].suites["absent"].differences) == ["LNLN", RIDGE]
+    with pytest.raises(RefusedError, match=r"one of the systems .* got 'nothing'"):
+        collect(run_store.store, [run_store.worse], ["absent"], reference="nothing")
+
+
+def test_several_corpora_have_a_part_each(run_store: RunStore, tmp_path: Path) -> None:
+    manifest = small_corpus(run_store.store, tmp_path, "other")
+    other = finished_run(run_store.store, manifest)
+    path = report(run_store.store, [run_store.worse, other], tmp_path / "report", mask_seeds=[0])
+    page = page_of(path)
+    assert [heading for heading in page.texts["h2"] if "split, features" in heading] == [
+        f"small, test split, features {run_store.manifest.feature_id}",
+        f"other, test split, features {manifest.feature_id}",
+    ]
+    assert page.texts["h3"].count("Ten missing rates") == 2
+    stems = {entry.name for entry in (path.parent / "tables").glob("*.csv")}
+    assert {"small-1-highest.csv", "other-2-highest.csv"} <= stems
+    assert {row["corpus"] for row in read_csv(path.parent / "scores.csv")} == {"small", "other"}
+
+
+def test_a_model_on_another_corpus_says_so(run_store: RunStore, tmp_path: Path) -> None:
+    small_corpus(run_store.store, tmp_path, "other")
+    path = report(run_store.store, [run_store.worse], tmp_path / "report", corpus="other", mask_seeds=[0])
+    text = (path.parent / "index.md").read_text()
+    assert "trained on small" in text.partition("## Ten missing")[0]
+    assert f"lnln evaluate {run_store.worse} --suite ten_rates,absent --corpus other" in text
+    assert "lnln train other" not in text
+
+
+def test_every_suite_can_be_asked_for(run_store: RunStore, tmp_path: Path) -> None:
+    path = report(run_store.store, [run_store.worse], tmp_path / "report", suites=["grid", "block"], mask_seeds=[0])
+    page = page_of(path)
+    assert {"Rates by modality", "Lost stretches"} <= set(page.texts["h2"])
+    assert not {"Ten missing rates", "Examples", "Which class for which"} & set(page.texts["h2"])
+    grid = next(rows for rows in page.tables if rows[0][0] == "missing rates" and len(rows) == 28)
+    assert grid[0][1] == "LNLN" and {"0", "0.5", "1", "0/0.5/1"} <= {row[0] for row in grid}
+    with pytest.raises(RefusedError, match="suite of views is one of"):
+        report(run_store.store, [run_store.worse], tmp_path / "r", suites=["grids"])
+
+
+def test_validation_can_be_reported(run_store: RunStore, tmp_path: Path) -> None:
+    path = report(run_store.store, [run_store.worse], tmp_path / "report", split="valid", suites=["absent"])
+    text = (path.parent / "index.md").read_text()
+    assert "small, valid split" in text and "--split valid" in text
 
 
 def test_a_report_shows_what_an_extraction_met(run_store: RunStore, tmp_path: Path) -> None:
     manifest = extracted_corpus(run_store.store, tmp_path)
     other = finished_run(run_store.store, manifest)
-    text = report(run_store.store, [run_store.worse, other, other], tmp_path / "report").read_text()
-    assert text.count("\n## Corpus\n") == 1
-    assert text.index("| missing rate |") < text.index("## Corpus") < text.index("## How to read this")
-    assert "`clips`, features `eeeeeeeeeeee`, extracted from raw clips" in text
+    path = report(run_store.store, [other], tmp_path / "report", suites=["absent"])
+    text = (path.parent / "index.md").read_text()
+    assert "### What the extraction met" in text
     assert "| vision frames without face | 7 of 1,400 |" in text and "| rows repeated | 1 |" in text
-    assert manifest.extraction is not None and manifest.extraction.quarantine is not None
-    assert f"the whole table is `{run_store.store.url}/{manifest.extraction.quarantine.path}`" in text
-    assert "| `a/notes.txt` | `table` | Raw/a/notes.txt is not in label.csv |" in text and "<b>" not in text
-    assert "## Corpus" not in report(run_store.store, [run_store.worse], tmp_path / "import").read_text()
+    rows = read_csv(path.parent / "tables" / "left-out.csv")
+    assert {"clip": "a/notes.txt", "stage": "table", "reason": "Raw/a/notes.txt is not in label.csv"} in rows
+    page_of(path)
+    assert (
+        "extraction met"
+        not in (
+            report(run_store.store, [run_store.worse], tmp_path / "i", suites=["absent"]).parent / "index.md"
+        ).read_text()
+    )
 
+    assert manifest.extraction is not None and manifest.extraction.quarantine is not None
     run_store.store.write(manifest.extraction.quarantine.path, b"damaged")
-    text = report(run_store.store, [other], tmp_path / "damaged").read_text()
+    text = (report(run_store.store, [other], tmp_path / "damaged", suites=["absent"]).parent / "index.md").read_text()
     assert "quarantine table cannot be read" in text and "| rows repeated | 1 |" in text
 
 
-def test_report_again_gives_the_same_bytes(run_store: RunStore, tmp_path: Path) -> None:
-    first = report(run_store.store, [run_store.worse], tmp_path / "a").parent
-    second = report(run_store.store, [run_store.worse], tmp_path / "b").parent
-    for entry in first.iterdir():
-        assert entry.read_bytes() == (second / entry.name).read_bytes(), entry.name
+def test_printed_numbers_stand_beside_the_real_corpus_alone_and_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LNLN_CACHE", str(tmp_path / "cache"))
+    store = Store(tmp_path / "store")
+    run_id = finished_run(store, small_corpus(store, tmp_path, "mosi"))
+    path = report(store, [run_id], tmp_path / "report", mask_seeds=[0])
+    page, text = page_of(path), path.read_text()
+    assert "Printed by others" in page.texts["h2"] and text.count('class="printed"') > 10
+    methods = {row["method"] for row in read_csv(path.parent / "tables" / "printed.csv")}
+    assert {"LNLN", "MISA"} <= methods
+    for entry in (path.parent / "tables").glob("*.csv"):
+        assert entry.name == "printed.csv" or "MISA" not in entry.read_text()
+    assert "MISA" not in (path.parent / "scores.csv").read_text()
+    data = ReportData.from_dict(json.loads((path.parent / "scores.json").read_text()))
+    assert data.corpora[0].suites["ten_rates"].rates == RATES
+    assert all(len(values) == 10 for line in data.corpora[0].printed for values in line.by_rate.values())
+    # Not of another split, and not beside other labels.
+    assert not collect(store, [run_id], mask_seeds=[0], split="valid", with_examples=False).corpora[0].printed
+
+
+def test_a_corpus_that_ridge_cannot_learn_from_is_reported_without_it(run_store: RunStore, tmp_path: Path) -> None:
+    splits = dict(run_store.manifest.splits)
+    del splits["valid"]
+    manifest = replace(run_store.manifest, corpus="halved", splits=splits)
+    commit_features(run_store.store, manifest)
+    run_id = finished_run(run_store.store, manifest)
+    path = report(run_store.store, [run_id], tmp_path / "report", suites=["absent"])
+    text = (path.parent / "index.md").read_text()
+    assert f"- {RIDGE} does not stand beside the models: " in text and "'valid'" in text
+    assert {row["system"] for row in read_csv(path.parent / "scores.csv")} == {"LNLN"}
 
 
 def test_refusals(run_store: RunStore, tmp_path: Path) -> None:
@@ -109,43 +317,6 @@ def test_refusals(run_store: RunStore, tmp_path: Path) -> None:
         report(run_store.store, [run_store.worse], tmp_path / "file")
 
 
-@pytest.mark.parametrize(
-    ("low", "value", "high", "words"),
-    [
-        (0.1, 0.2, 0.3, "beats predicting the train mean"),
-        (-0.1, 0.1, 0.3, "is not told apart from predicting the train mean"),
-        (0.0, 0.1, 0.3, "is not told apart from"),
-        (-0.3, -0.2, -0.1, "is worse than predicting the train mean"),
-    ],
-)
-def test_verdict(evaluation: Evaluation, low: float, value: float, high: float, words: str) -> None:
-    margins = {**evaluation.margins, "predict_mean": {"mae": Interval(value, low, high)}}
-    text = verdict(replace(evaluation, margins=margins))
-    assert words in text
-    if low > 0 or high < 0:
-        assert "0.200 (95% interval 0.100 to 0.300)" in text
-
-
-def test_synthetic_and_collapse_are_said(evaluation: Evaluation) -> None:
-    synthetic = render([replace(evaluation, synthetic=True)], {})
-    assert "corpus is synthetic" in synthetic and "corpus is synthetic" not in render([evaluation], {})
-    views = tuple(replace(view, collapse_share=0.95) for view in evaluation.views)
-    assert "**Collapse**" in render([replace(evaluation, views=views)], {})
-    views = tuple(replace(view, collapse_share=0.3) for view in evaluation.views)
-    assert "**Collapse**" not in render([replace(evaluation, views=views)], {})
-
-
-def test_a_model_without_completeness_is_reported(run_store: RunStore, tmp_path: Path) -> None:
-    model = {"name": "text_only", "text_encoder": "tiny"}
-    run_id = finished_run(run_store.store, run_store.manifest, model=model)
-    path = report(run_store.store, [run_id, run_store.worse], tmp_path / "report")
-    rows = list(csv.DictReader(io.StringIO((path.parent / "scores.csv").read_text())))
-    estimated = {row["name"]: row["mean_completeness"] for row in rows}
-    assert estimated[run_id] == "" != estimated[run_store.worse]
-    stored = json.loads((path.parent / "scores.json").read_text())["evaluations"]
-    assert [view["mean_completeness"] for view in stored[0]["views"]] == [None] * len(stored[0]["views"])
-
-
 HOSTILE = [
     "<img src=x>",
     "a|b",
@@ -157,44 +328,38 @@ HOSTILE = [
     "$x$",
     "\\",
     "```\n",
-    "_a_",
     "-x",
     "1. x",
+    "",
 ]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_outside_text_never_becomes_markup(evaluation: Evaluation, name: str) -> None:
-    text = render([replace(evaluation, name=name, corpus=name)], {name: "config.yaml"})
-    prose = re.sub(r"(`{3,})\n.*?\n\1\n", "", text, flags=re.S)
-    assert "<img" not in re.sub(r"`[^`\n]*`", "", prose)
-    assert not re.search(r"^# (head|b)", prose, re.M)
-    assert "](http" not in re.sub(r"`[^`\n]*`", "", prose).replace("\\](http", "")
-    tables = [line for line in prose.splitlines() if line.startswith("|")]
-    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in tables}
-    assert widths <= {8, 10}
-    assert draw_robustness([replace(evaluation, name=name, corpus=name)]).startswith(b"\x89PNG")
+def test_outside_text_never_becomes_markup(tmp_path: Path, name: str) -> None:
+    first = made_system(name, changes=(), carries_over=(name,), trained_on=name)
+    second = made_system(f"{name} 2", changes=(made_change("model.x", name, name),), seeds=(1,))
+    third = made_system("ridge", kind="baseline", seeds=(None,))
+    corpus = made_corpus(first, second, third, corpus=name, examples=(made_example([name], (name, name), name),))
+    written = files(made_report(corpus))
+    (tmp_path / "index.html").write_bytes(written["index.html"])
+    page = page_of(tmp_path / "index.html")
+    assert {link["href"] for link in page.of("a")} <= set(written)
+    prose = re.sub(r"(`{3,})\n.*?\n\1", "", written["index.md"].decode(), flags=re.S)
+    assert "<img" not in prose
+    assert not re.search(r"^#+ (head|b)$", prose, re.M)
+    assert "](http" not in prose.replace("\\](http", "")
+    blocks = re.findall(r"(?:^\|.*\|\n)+", prose, re.M)
+    for block in blocks:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
+    assert len(blocks) == len(page.of("table"))
 
 
-def test_escape_keeps_plain_names_plain() -> None:
-    assert escape("mosi-lnln@v1") == "mosi-lnln@v1"
-    assert escape("a\x00b\nc") == "a b c"
-    assert code("a`b") == "`` a`b ``"
-
-
-def test_many_models_of_several_corpora_fit_one_figure(evaluation: Evaluation) -> None:
-    many = [replace(evaluation, name=f"model-{i}" * 3, corpus=f"corpus-{i % 3}") for i in range(8)]
-    assert draw_robustness(many).startswith(b"\x89PNG")
-    one_rate = replace(evaluation, rates=evaluation.rates[:1], views=evaluation.views[:1])
-    one_rate = replace(one_rate, rate_intervals={m: i[:1] for m, i in evaluation.rate_intervals.items()})
-    assert draw_robustness([one_rate]).startswith(b"\x89PNG")
-
-
-def test_csv_has_the_metrics_of_all_corpora(evaluation: Evaluation) -> None:
-    def without(scores: dict[str, Any]) -> dict[str, Any]:
-        return {metric: value for metric, value in scores.items() if metric != "acc7"}
-
-    views = tuple(replace(view, scores=without(view.scores)) for view in evaluation.views)
-    other = replace(evaluation, views=views, mean=without(evaluation.mean))
-    rows = list(csv.DictReader(io.StringIO(scores_csv([evaluation, other]))))
-    assert rows[0]["acc7"] != "" and rows[-1]["acc7"] == ""
+def test_all_forms_of_a_table_have_the_numbers_of_the_report(made: tuple[RunStore, list[str], Path]) -> None:
+    path = made[2]
+    data = ReportData.from_dict(json.loads((path.parent / "scores.json").read_text()))
+    for row in read_csv(path.parent / "tables" / "absent-mae.csv")[:3]:
+        scores = data.corpora[0].system(row["system"]).scores["absent"]
+        for name, estimate in zip(data.corpora[0].suites["absent"].names, scores.by_rate["mae"], strict=True):
+            assert (float(row[f"at_{name}"]), float(row[f"at_{name}_low"])) == (estimate.value, estimate.low)
+            for ending in ("md", "tex"):
+                assert f"{estimate.value:.3f}" in (path.parent / "tables" / f"absent-mae.{ending}").read_text()

@@ -282,6 +282,13 @@ def test_the_card_of_a_model_has_the_config_that_extracts_for_it(of_clips: ClipM
     assert len(predict(of_clips.store, of_clips.model, [str(shard)])[0]) == 1
 
 
+def test_many_shards_are_refused_by_what_they_need(of_clips: ClipModel, tmp_path: Path) -> None:
+    (tmp_path / "said.parquet").mkdir()
+    for many in (str(tmp_path), f"{tmp_path}/", f"{tmp_path}/said.parquet", f"{tmp_path}/*.parquet", "x*.parquet"):
+        with pytest.raises(RefusedError, match=r"may mean many feature shards.*--out FOLDER"):
+            predict(of_clips.store, of_clips.model, ["a sentence", many])
+
+
 def test_nothing_is_refused(of_clips: ClipModel) -> None:
     with pytest.raises(RefusedError, match="nothing to predict"):
         predict(of_clips.store, of_clips.model, [])

@@ -22,8 +22,8 @@ FLOWS = {"extract": "features"}
 
 def test_there_is_a_deployment_for_each_flow() -> None:
     names = [deployment["name"] for deployment in DEPLOYMENTS]
-    assert names == ["features", "extract", "views", "experiment", "search"]
-    assert len(PrefectYamlModel.model_validate(DOCUMENT).deployments) == 5
+    assert names == ["features", "extract", "views", "experiment", "search", "predict"]
+    assert len(PrefectYamlModel.model_validate(DOCUMENT).deployments) == 6
     assert DOCUMENT["pull"] == []
 
 

@@ -61,8 +61,9 @@ def test_from_a_corpus_to_a_published_model(
     assert run.config.model.dropout == best.parameters["dropout"]
     assert made["model"] == "small-lnln@v1"
     report = Path(made["report"])
-    assert report == tmp_path / "store" / "reports" / "small-lnln" / "index.md"
-    assert {"robustness.png", "scores.csv", "scores.json"} <= {path.name for path in report.parent.iterdir()}
+    assert report == tmp_path / "store" / "reports" / "small-lnln" / "index.html"
+    assert {"index.md", "scores.csv", "scores.json", "tables"} <= {path.name for path in report.parent.iterdir()}
+    assert (report.parent / "tables" / "ten_rates-mae.tex").is_file()
 
     page = tmp_path / "store" / "reports" / made["study_id"] / "index.html"
     assert made["study_report"] == str(page) and made["study_id"] in page.read_text()
@@ -92,7 +93,7 @@ def test_from_a_corpus_to_a_published_model(
     overrides = [f"{keys[name]}={value!r}" for name, value in best.parameters.items()]
     alone = experiment("small", config=config, overrides=overrides, store=store.url)
     assert alone == {**made, "study_id": None, "study_report": None, "model": None, "report": alone["report"]}
-    assert alone["report"] == f"{store.url}/reports/{made['run_id']}/index.md"
+    assert alone["report"] == f"{store.url}/reports/{made['run_id']}/index.html"
 
 
 @pytest.mark.slow
@@ -117,8 +118,8 @@ def test_only_parameters_that_are_shown_to_be_better_are_taken(api: None, tmp_pa
     trained(store, manifest, PAPER, [3.0, 3.1, 2.9])
     trained(store, manifest, PARAMETERS[1], [0.2, 0.1, 0.3])
     better = stored_study(store, manifest)
-    assert compare(store.url, better.study_id, list(SEEDS), 1) == PARAMETERS[1]
+    assert compare(store.url, better.study_id, list(SEEDS), 1) == {"trial": 1, "parameters": PARAMETERS[1]}
     trained(store, manifest, PARAMETERS[2], [2.0, 3.4, 2.9])
     trials = (complete(0, 1.0, parameters=PAPER), complete(2, 0.9, parameters=PARAMETERS[2]))
     noise = stored_study(store, manifest, *trials, study_id="small-lnln-noise")
-    assert compare(store.url, noise.study_id, list(SEEDS), 1) == PAPER
+    assert compare(store.url, noise.study_id, list(SEEDS), 1) == {"trial": None, "parameters": PAPER}
