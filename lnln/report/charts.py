@@ -46,7 +46,6 @@ def draw_curves(corpus: CorpusReport, suite: str, metric: str) -> str:
     for name, value in constants:
         y = up.position(factor * value)
         plot.line([(0, y), (1, y)], "axis", f"{name}: {format_score(metric, value)}")
-        plot.text(0, y, name, "tick", dx=5, dy=-4)
     for index, line in drawn.items() if len(drawn) <= MOST_BANDS else ():
         lower = [(across.position(rate), up.position(factor * each.low)) for rate, each in line]
         upper = [(across.position(rate), up.position(factor * each.high)) for rate, each in line]
@@ -58,6 +57,8 @@ def draw_curves(corpus: CorpusReport, suite: str, metric: str) -> str:
         points = [(across.position(rate), up.position(factor * each.value)) for rate, each in line]
         title = corpus.systems[index].title
         plot.curve(points, [f"{title} at {rate:g}: {_said(metric, each)}" for rate, each in line], index)
+    for name, value in constants:  # above the curves that cross it
+        plot.text(1, up.position(factor * value), name, "tick end halo", dx=-5, dy=-4)
     ends = [(corpus.systems[index].title, line[0], line[-1]) for index, line in drawn.items()]
     told = "; ".join(
         f"{title} {format_score(metric, first.value)} at {low:g}, {format_score(metric, last.value)} at {high:g}"
@@ -73,7 +74,14 @@ def legend_of(corpus: CorpusReport, suite: str, metrics: Sequence[str]) -> str:
     for line in lines.values():
         by_kind.setdefault(describe_printed(line), []).append(line.method)
     printed = [f"{kind}: {', '.join(methods)}" for kind, methods in by_kind.items()]
-    return curve_legend([system.title for system in corpus.systems], printed)
+    return curve_legend({index: system.title for index, system in enumerate(corpus.systems)}, printed)
+
+
+def calibration_legend(corpus: CorpusReport) -> str:
+    """What the curves of `draw_calibration` are, as HTML."""
+    return curve_legend(
+        {index: each.title for index, each in enumerate(corpus.systems) if each.calibration is not None}
+    )
 
 
 def printed_of(corpus: CorpusReport, suite: str, metric: str) -> list[PrintedLine]:
@@ -104,7 +112,7 @@ def draw_confusion(confusion: ConfusionCounts) -> str:
             plot.box((left, low), (left + size, low + size), f"level l{_level(share)}", told)
             plot.text(left + size / 2, low + size / 2, f"{100 * share:.0f}", "label middle", dy=4)
     places = [((index + 0.5) * size, name) for index, name in enumerate(confusion.classes)]
-    plot.axes(places, [(1 - place, name) for place, name in places], "prediction", "label")
+    plot.axes(places, [(1 - place, name) for place, name in places], "prediction", "label", has_grid=False)
     right, total = sum(counts[index] for index, counts in enumerate(confusion.counts)), confusion.total
     told = f"{right / total:.0%} of all are on the diagonal" if total else "there are none"
     return plot.svg(f"Predicted classes by label at missing rate {confusion.rate:g}: {told}.")

@@ -75,6 +75,7 @@ tr.lit td,tr.lit th{background:var(--raised);font-weight:600}
 svg text{fill:var(--muted);font:11px system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
 svg text.label{fill:var(--ink);font-size:12px}
 .end{text-anchor:end}
+.halo{paint-order:stroke;stroke:var(--paper);stroke-width:3px}
 .middle{text-anchor:middle}
 .grid,.axis,.tickmark,.frame{fill:none;stroke:var(--line)}
 .axis,.tickmark{stroke:var(--muted)}

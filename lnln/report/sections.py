@@ -15,7 +15,7 @@ from lnln.evaluate.suites import MASK_SEEDS, SUITES
 from lnln.metrics import TITLES
 from lnln.report.answer_tables import calibration_table, confusion_table, example_table
 from lnln.report.blocks import Block, Bullets, Charts, Chosen, Commands, Drawing, Heading, Prose, Shown, Verdict, Words
-from lnln.report.charts import draw_calibration, draw_confusion, draw_curves, legend_of, printed_of
+from lnln.report.charts import calibration_legend, draw_calibration, draw_confusion, draw_curves, legend_of, printed_of
 from lnln.report.data import ABSENT, DEFAULT_SUITES, TEN_RATES, CorpusReport, ReportData, SystemReport
 from lnln.report.record_tables import printed_table, setting_table, training_table, view_table
 from lnln.report.score_tables import (
@@ -184,7 +184,7 @@ class Part:
                     "straight line is 1 - r.",
                 ),
             ),
-            legend_of(self.corpus, "", ()),
+            calibration_legend(self.corpus),
             is_large=True,
         )
         yield self.table("completeness", calibration_table(self.corpus))

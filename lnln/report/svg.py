@@ -12,7 +12,7 @@ right on light and dark paper and in print. Whatever text comes in is escaped.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -179,17 +179,17 @@ def look(index: int) -> str:
     return f"k{index % NUM_LOOKS}{rounds[index // NUM_LOOKS % len(rounds)]}"
 
 
-def curve_legend(names: Sequence[str], printed: Sequence[str] = ()) -> str:
-    """What the curves 0, 1, ... are, and what the thin grey lines are, as a line of HTML; plain text comes in."""
+def curve_legend(names: Mapping[int, str], printed: Sequence[str] = ()) -> str:
+    """What the curves are, by number, and what the thin grey lines are, as a line of HTML; plain text comes in."""
     lines = [
         f'<path class="curve {look(index)}" d="M0 10h30"/>'
         f'<path class="point {look(index)}" d="M15 10{CURVE_SIGNS[index % NUM_LOOKS]}"/>'
-        for index in range(len(names))
+        for index in names
     ] + ['<path class="printed" d="M0 10h30"/>'] * len(printed)
     items = [
         f'<span><svg class="key" aria-hidden="true" viewBox="0 0 30 20" width="30" height="20">{line}</svg>'
         f"{escape(name)}</span>"
-        for line, name in zip(lines, [*names, *printed], strict=True)
+        for line, name in zip(lines, [*names.values(), *printed], strict=True)
     ]
     return f'<p class="legend">{" ".join(items)}</p>'
 

@@ -78,7 +78,7 @@ def tables_page(folder: Path) -> Path:
         f'<header><h1>Tables</h1><p class="facts">{"feature_" * 20}</p></header>'
         f'<section class="verdict" aria-label="Verdict"><p>One <code>{"x" * 90}</code>.</p></section>'
         f"<h2>Scores</h2>{chooser('Metric', 'ten missing rates', parts)}{to_html(many, is_filterable=True)}"
-        f"{curve_legend([f'system {index}' for index in range(13)], ['printed, selected on test'])}"
+        f"{curve_legend({index: f'system {index}' for index in range(13)}, ['printed, selected on test'])}"
         f'<div class="charts">{figure(plot.svg("MAE over the missing rate."), "MAE over the missing rate.")}</div>'
         f'<p>I <del>really</del> liked <a href="scores.csv">it</a>.</p><pre>lnln report {"y" * 200}</pre>'
         "<details><summary>More</summary><p>Folded.</p></details>"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lnln.report.charts import (
     MOST_BANDS,
+    calibration_legend,
     describe_printed,
     draw_calibration,
     draw_confusion,
@@ -76,6 +77,12 @@ def test_printed_curves_are_thin_named_and_of_the_ten_rates_alone() -> None:
         assert words in legend
     assert "trained again by others, selected on validation: Self-MM" in legend
     assert describe_printed(LINES[2]) == "trained again by others, selected on validation"
+
+
+def test_a_legend_of_the_completeness_names_those_that_estimate_it() -> None:
+    corpus = made_corpus(made_system("A"), dataclasses.replace(made_system("B"), calibration=None))
+    legend = calibration_legend(corpus)
+    assert "A</span>" in legend and "B</span>" not in legend
 
 
 def test_what_was_not_scored_is_not_drawn() -> None:

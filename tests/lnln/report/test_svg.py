@@ -83,13 +83,12 @@ def test_a_grid_is_left_out_where_it_would_cross_numbers(has_grid: bool) -> None
     assert drawn.count('class="grid"') == 2 * has_grid and ">a</text>" in drawn and ">b</text>" in drawn
 
 
-@given(st.lists(st.text(), max_size=20), st.lists(st.text(), max_size=3))
-def test_a_legend_names_each_curve_in_its_look(names: list[str], printed: list[str]) -> None:
+@given(st.dictionaries(st.integers(0, 40), st.text(), max_size=20), st.lists(st.text(), max_size=3))
+def test_a_legend_names_each_curve_in_its_look(names: dict[int, str], printed: list[str]) -> None:
     items = ElementTree.fromstring(curve_legend(names, printed)).findall("span")
-    assert ["".join(item.itertext()) for item in items] == [one_line(name) for name in [*names, *printed]]
-    for index, item in enumerate(items):
-        styles = [path.get("class") for path in item.iter("path")]
-        assert styles == ([f"curve {look(index)}", f"point {look(index)}"] if index < len(names) else ["printed"])
+    assert ["".join(item.itertext()) for item in items] == [one_line(name) for name in [*names.values(), *printed]]
+    expected = [[f"curve {look(index)}", f"point {look(index)}"] for index in names] + [["printed"]] * len(printed)
+    assert [[path.get("class") for path in item.iter("path")] for item in items] == expected
 
 
 @pytest.mark.parametrize(("value", "text"), [(-0.04, "0"), (0.04, "0"), (2.0, "2"), (-3.26, "-3.3"), (10.0, "10")])
