@@ -123,12 +123,12 @@ def _key(config: Config | None, name: str, evaluations: Mapping[str, Evaluation]
     """Equal for trainings of one system."""
     first = next(iter(evaluations.values()))
     trained_on = f"{first.corpus} {first.manifest_digest}"
-    return f"{trained_on} {name}" if config is None else f"{trained_on} {_flat(config)}"
+    return f"{trained_on} {name}" if config is None else f"{trained_on} {seedless_values(config)}"
 
 
 def _titled(found: Sequence[_Found]) -> list[System]:
     """Systems with titles that differ: what was asked for, else the network and what is not alike in all of them."""
-    values = [{} if each.config is None else _flat(each.config) for each in found]
+    values = [{} if each.config is None else seedless_values(each.config) for each in found]
     known = [each for each in values if each]
     differing = [key for key in (known[0] if known else {}) if len({repr(each.get(key)) for each in known}) > 1]
     titles = []
@@ -137,7 +137,7 @@ def _titled(found: Sequence[_Found]) -> list[System]:
         if not each.title and each.config is not None:
             model = each.config.model
             # What else the mode decides is said by the mode.
-            expected = _flat(Config.from_dict({"model": {"name": model.name, "mode": model.mode}}))
+            expected = seedless_values(Config.from_dict({"model": {"name": model.name, "mode": model.mode}}))
             expected["model.mode"] = Config().model.mode
             own = [key for key in differing if key != "model.name" and flat[key] != expected[key]]
             said = [f"{key.rpartition('.')[2]}={flat[key]}" for key in own]
@@ -155,7 +155,7 @@ def _distinct(system: System, systems: Sequence[System]) -> System:
     return System(title, system.names, system.seeds, system.evaluations, system.config)
 
 
-def _flat(config: Config) -> dict[str, Any]:
+def seedless_values(config: Config) -> dict[str, Any]:
     """What a training hangs on but its seed, by `section.key`."""
     return {
         f"{section}.{key}": value

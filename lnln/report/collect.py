@@ -26,7 +26,7 @@ from lnln.evaluate.examples import examples as choose_examples
 from lnln.evaluate.ridge import RIDGE, baseline_systems
 from lnln.evaluate.robustness import effective_robustness, robustness
 from lnln.evaluate.suites import SUITES, choose_suites
-from lnln.evaluate.systems import System, score_systems
+from lnln.evaluate.systems import System, score_systems, seedless_values
 from lnln.report.corpus import describe_extraction
 from lnln.report.data import (
     DEFAULT_SUITES,
@@ -42,7 +42,6 @@ from lnln.report.data import (
     constant_of,
 )
 from lnln.report.quoted import printed_lines, printed_means
-from lnln.runs import trained_values
 
 __all__ = ["DEFAULT_SUITES", "collect"]
 
@@ -264,18 +263,8 @@ def _training(system: System, place: int) -> Training:
 def _changes(config: Config | None, reference: Config | None) -> tuple[Change, ...]:
     if config is None or reference is None:
         return ()
-    own, expected = _flat(config), _flat(reference)
+    own, expected = seedless_values(config), seedless_values(reference)
     return tuple(Change(key, str(expected[key]), str(own[key])) for key in own if own[key] != expected[key])
-
-
-def _flat(config: Config) -> dict[str, Any]:
-    """What a training hangs on but its seed, by `section.key`."""
-    return {
-        f"{section}.{key}": value
-        for section, values in trained_values(config).items()
-        for key, value in values.items()
-        if (section, key) != ("train", "seed")
-    }
 
 
 def _confusions(store: Store, system: System) -> tuple[ConfusionCounts, ...]:

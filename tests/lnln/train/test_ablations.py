@@ -18,27 +18,10 @@ from lnln.train.ablations import ABLATIONS, BASE, SUITE, Ablations, ablate, abla
 from lnln.train.seeds import with_seed
 from pipelines.ingest import import_corpus
 from tests.corpora import mmsa_content
-from tests.finished_run import TINY, finished_run, small_corpus
+from tests.finished_run import TINY, finished_run
 
 SLOW = pytest.mark.slow
 CONFIG = Config.from_dict(TINY)
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setenv("LNLN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture
-def manifest(store: Store, tmp_path: Path) -> FeatureManifest:
-    return small_corpus(store, tmp_path)
-
-
-@pytest.fixture
-def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lnln.train.seeds.ray_session", lambda *_: pytest.fail("Ray was started"))
 
 
 def finish(store: Store, manifest: FeatureManifest, names: list[str], seeds: list[int]) -> dict[str, list[str]]:

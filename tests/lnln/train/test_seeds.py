@@ -39,23 +39,6 @@ SLOW = pytest.mark.slow
 CONFIG = Config.from_dict({**TINY, "train": {"epochs": 6, "batch_size": 2, "learning_rate": 1e-3}})
 
 
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setenv("LNLN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture
-def manifest(store: Store, tmp_path: Path) -> FeatureManifest:
-    return small_corpus(store, tmp_path)
-
-
-@pytest.fixture
-def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lnln.train.seeds.ray_session", lambda *_: pytest.fail("Ray was started"))
-
-
 @pytest.mark.parametrize(
     ("seeds", "options", "said"),
     [
