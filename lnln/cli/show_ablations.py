@@ -48,7 +48,8 @@ def ablations(console: Console, made: Ablations, *, command: str) -> None:
 def report_command(made: Ablations, command: str) -> str:
     """What writes the report of all runs, each setting under its title; "" where there is no run."""
     names = [f"{setting.title}={run.run_id}" for setting in made.settings.values() for run in setting.runs.values()]
-    return f"{command} {shlex.join(['report', *names])}" if names else ""
+    split = [] if made.split == "test" else ["--split", made.split]
+    return f"{command} {shlex.join(['report', *names, *split])}" if names else ""
 
 
 def _table(settings: Sequence[Setting], rates: Sequence[float] | None, title: str) -> rich.table.Table:

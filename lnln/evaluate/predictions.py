@@ -71,7 +71,7 @@ def read_predictions(store: Store, evaluation: Evaluation, metric: str = "mae") 
     Raises RefusedError where the file is absent or damaged.
     """
     path = str(evaluation.predictions["path"])
-    again = f"evaluate {evaluation.name} again with force"
+    again = f"evaluate {evaluation.name} again, which makes it anew"
     try:
         data = store.read(path)
     except FileNotFoundError:

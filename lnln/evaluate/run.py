@@ -27,6 +27,7 @@ from lnln.data.manifest import FeatureManifest
 from lnln.data.schema import SPLITS, Split, Utterances
 from lnln.data.shards import read_labels, read_split
 from lnln.data.store import Store
+from lnln.data.verify import is_intact
 from lnln.errors import RefusedError, StoreFailedError
 from lnln.evaluate.predictions import Answers, encode_predictions
 from lnln.evaluate.published import SelectedOnTest, open_selected_on_test
@@ -310,14 +311,21 @@ def store_evaluation(
 
 
 def stored_evaluation(store: Store, folder: str, identity: str) -> Evaluation | None:
-    """The evaluation of `folder`, None where it is absent, or damaged and to be made anew."""
+    """The evaluation of `folder`, None where it or its predictions are absent, or damaged and to be made anew."""
     try:
-        return read_evaluation(store, folder, identity)
+        stored = read_evaluation(store, folder, identity)
     except StoreFailedError:
         raise
     except RefusedError as error:
         log.warning("%s: evaluating anew", error)
         return None
+    if stored is None:
+        return None
+    said = stored.predictions
+    if not is_intact(store, str(said["path"]), int(said["num_bytes"]), str(said["sha256"])):
+        log.warning("%s/%s is missing or damaged: evaluating anew", store.url, said["path"])
+        return None
+    return stored
 
 
 def _stored(store: Store, opened: OpenedModel, identity: str) -> Evaluation | None:

@@ -18,6 +18,7 @@ from lnln.errors import RefusedError
 from lnln.evaluate.predictions import Predictions, read_predictions
 from lnln.evaluate.run import Evaluator
 from lnln.evaluations import Evaluation
+from lnln.model_store.opened import OpenedModel
 from lnln.runs import trained_values
 
 # Of `model.name`.
@@ -78,7 +79,7 @@ def score_systems(
                     continue
                 subject = evaluator.open(name, corpus, split=split, selection=selection)
             evaluations = subject.score_suites(suites, mask_seeds)
-            key = _key(config, opened.reference, evaluations), selection
+            key = _key(opened, evaluations), selection
             entry = found.setdefault(key, _Found(title, config, selection))
             if entry.title != title:
                 raise RefusedError(
@@ -119,11 +120,12 @@ class _Found:
         )
 
 
-def _key(config: Config | None, name: str, evaluations: Mapping[str, Evaluation]) -> str:
-    """Equal for trainings of one system."""
+def _key(opened: OpenedModel, evaluations: Mapping[str, Evaluation]) -> str:
+    """Equal for trainings of one system: of one config, on the same features, scored on the same features."""
     first = next(iter(evaluations.values()))
-    trained_on = f"{first.corpus} {first.manifest_digest}"
-    return f"{trained_on} {name}" if config is None else f"{trained_on} {seedless_values(config)}"
+    trained_on = [opened.features.get("corpus"), opened.features.get("feature_id")]
+    what = opened.reference if opened.config is None else seedless_values(opened.config)
+    return repr([first.corpus, first.manifest_digest, trained_on, what])
 
 
 def _titled(found: Sequence[_Found]) -> list[System]:

@@ -35,6 +35,8 @@ def fetch_folder(store: Store, prefix: str, manifest: ModelManifest, folder: Pat
     replaced; where none is, nothing is read from the store. Raises RefusedError for a folder with other content.
     """
     folder = folder.resolve()
+    if not folder.name:
+        raise RefusedError(f"cannot put a model at {folder}: a model takes a folder of its own; give another target")
     # Without the lock another may be at work there, so all that is not whole is looked at again with it.
     if _has_manifest(folder, manifest) and not _wanting(folder, manifest):
         return []
@@ -145,7 +147,7 @@ def _move_in(files: Path, folder: Path, old: Path, manifest: ModelManifest) -> N
 def _held(parts: Path) -> Iterator[None]:
     """Hold the folder `parts`, which need not exist; wait while another does."""
     while True:
-        if parts.is_file():
+        if parts.is_symlink() or parts.is_file():
             raise RefusedError(f"cannot copy a model by way of {parts}: it is no folder; remove it")
         try:
             parts.mkdir(parents=True, exist_ok=True)

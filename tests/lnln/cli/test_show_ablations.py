@@ -114,3 +114,9 @@ def test_wrong_usage_exits_with_2(arguments: list[str], tmp_path: Path) -> None:
 def test_unknown_ablations_are_refused(run_store: RunStore) -> None:
     refused = lnln("ablate", "small", "--seeds", "1", "--only", "no_audio, no_dmc", store=run_store.store.url).refusal
     assert "got 'no_dmc'" in refused
+
+
+def test_the_command_of_the_report_is_of_the_same_split(trained: tuple[RunStore, list[str]]) -> None:
+    run_store, arguments = trained
+    value = lnln(*arguments, "1", "--split", "valid", store=run_store.store.url).json
+    assert value["report"].endswith(" --split valid")

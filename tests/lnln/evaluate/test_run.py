@@ -53,6 +53,21 @@ def test_equals_one_utterance_at_a_time(run_store: RunStore) -> None:
     assert evaluation.mean["mae"] == pytest.approx(float(mean))
 
 
+@pytest.mark.parametrize("damage", ["absent", "flipped"])
+def test_an_evaluation_whose_predictions_are_lost_is_made_anew(run_store: RunStore, damage: str) -> None:
+    store = run_store.store
+    first = evaluate(store, run_store.worse)
+    path = first.predictions["path"]
+    if damage == "absent":
+        store.remove(path)
+    else:
+        data = bytearray(store.read(path))
+        data[len(data) // 2] ^= 1
+        store.write(path, bytes(data))
+    assert evaluate(store, run_store.worse) == first
+    assert len(read_predictions(store, first).label) == first.num_utterances
+
+
 def test_stored_evaluation_is_returned_unless_forced(run_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     first = evaluate(run_store.store, run_store.worse)
     record = f"runs/{run_store.worse}/evaluations/{first.evaluation_id}.json"

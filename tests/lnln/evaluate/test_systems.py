@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from lnln.errors import RefusedError
 from lnln.evaluate.systems import score_systems
 from lnln.model_store import publish, pull
+from pipelines.ingest import import_corpus
+from tests.corpora import mmsa_content
 from tests.finished_run import TINY, finished_run, small_corpus
 from tests.lnln.conftest import RunStore
 
@@ -53,3 +56,17 @@ def test_one_config_on_two_corpora_is_two_systems(run_store: RunStore, tmp_path:
     assert [system.title for system in systems] == [f"LNLN: {run_store.worse}", f"LNLN: {other}"]
     # On one corpus they differ in what they were trained on, not in their views.
     assert [each.first.corpus for each in systems] == ["small", "other"]
+
+
+def test_models_of_two_corpora_that_are_scored_on_one_are_two_systems(run_store: RunStore, tmp_path: Path) -> None:
+    """They differ in more than their seed, whatever their configs say."""
+    store = run_store.store
+    features = mmsa_content()
+    features["train"]["regression_labels"] = -features["train"]["regression_labels"]
+    (tmp_path / "other.pkl").write_bytes(pickle.dumps(features))
+    other = finished_run(store, import_corpus(store, tmp_path / "other.pkl", "other"), seed=2)
+    systems = score_systems(store, [run_store.worse, other], ["absent"], "small")
+    assert [system.names for system in systems] == [(run_store.worse,), (other,)]
+    assert len({system.title for system in systems}) == 2
+    titled = score_systems(store, [f"A={run_store.worse}", f"B={other}"], ["absent"], "small")
+    assert [system.title for system in titled] == ["A", "B"]

@@ -363,3 +363,13 @@ def test_over_s3_a_lost_connection_costs_what_was_not_copied(
         assert num_pieces() == 4
         assert (target / "model.safetensors").read_bytes() == data
         assert fetch_folder(store, "m", manifest, target) == [] and num_pieces() == 0
+
+
+def test_what_is_no_place_for_a_model_is_refused(stored: tuple[Store, ModelManifest], tmp_path: Path) -> None:
+    store, manifest = stored
+    with pytest.raises(RefusedError, match="a folder of its own"):
+        fetch_folder(store, "m", manifest, Path("/"))
+    (tmp_path / ".target.lnln-parts").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(RefusedError, match="is no folder; remove it"):
+        fetch_folder(store, "m", manifest, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
