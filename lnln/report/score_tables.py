@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lnln.evaluate.estimates import Estimate
 from lnln.evaluate.paired import Difference
@@ -98,9 +98,19 @@ def difference_table(corpus: CorpusReport, suite: str) -> Table | None:
         f"{view.title}: differences to {corpus.reference}, paired on the same utterances and masks.",
         (SYSTEM, Column("seeds", "paired seeds"), *columns, Column("verdict", "shown")),
         tuple(rows),
-        "Intervals are of 95%, over utterances and trainings. Better and worse are said where they do not hold 0; "
+        f"Intervals are of 95%, {_over(view.differences)}. Better and worse are said where they do not hold 0; "
         "nothing is said of what was selected on test.",
     )
+
+
+def _over(differences: Mapping[str, Mapping[str, Difference]]) -> str:
+    """Which chance the intervals allow for. differences: by system and metric."""
+    counted = {difference.counts_training for by_metric in differences.values() for difference in by_metric.values()}
+    if counted <= {True}:
+        return "over utterances and trainings"
+    if counted == {False}:
+        return "over utterances alone, since no system has several trainings"
+    return "over utterances and trainings, and over utterances alone where no trainings tell how far they differ"
 
 
 def rate_difference_table(corpus: CorpusReport, suite: str, metric: str) -> Table:
@@ -113,7 +123,7 @@ def rate_difference_table(corpus: CorpusReport, suite: str, metric: str) -> Tabl
         for title, by_metric in view.rate_differences.items()
     ]
     caption = f"{TITLES[metric]}, {view.title.lower()}: differences to {corpus.reference} at each rate."
-    note = "Intervals are of 95%, over utterances and trainings, of each rate by itself."
+    note = f"Intervals are of 95%, {_over(view.differences)}, of each rate by itself."
     return Table(caption, (SYSTEM, *columns), tuple(rows), note)
 
 

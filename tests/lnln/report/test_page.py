@@ -363,3 +363,16 @@ def test_all_forms_of_a_table_have_the_numbers_of_the_report(made: tuple[RunStor
             assert (float(row[f"at_{name}"]), float(row[f"at_{name}_low"])) == (estimate.value, estimate.low)
             for ending in ("md", "tex"):
                 assert f"{estimate.value:.3f}" in (path.parent / "tables" / f"absent-mae.{ending}").read_text()
+
+
+def test_a_table_of_single_trainings_does_not_say_that_it_allows_for_training(
+    run_store: RunStore, tmp_path: Path
+) -> None:
+    single = finished_run(run_store.store, run_store.manifest, seed=1, loss={"adversarial": 0.5})
+    for names, words in (
+        ([run_store.worse, single], "over utterances alone, since no system has several trainings"),
+        ([run_store.worse, run_store.better, single], "over utterances and trainings. Better"),
+    ):
+        report(run_store.store, names, tmp_path / f"{len(names)}")
+        note = (tmp_path / f"{len(names)}" / "tables" / "ten_rates-differences.md").read_text()
+        assert words in note, note
