@@ -127,7 +127,8 @@ def run_plan(
     line(f"{num_wanted} scores wanted, {num_wanted - num_missing} there; {len(jobs)} trainings to go")
     if not is_report_alone and plan.wants_search(only) and is_search_missing(plan, scores, manifest, code):
         line("the search is to go too: a study, and its choice trained with fresh seeds")
-        jobs.append(SearchJob())
+        # First, since it is the longest: its trainings run one after the other.
+        jobs.insert(0, SearchJob())
     num_older = sum(scores.code != code_fingerprint() for scores in found.values())
     if num_older and not retrain_older_code:
         line(f"{num_older} scores were made by other code than the present; `make results STALE=code` makes them anew")

