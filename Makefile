@@ -117,6 +117,20 @@ bench: $(VENV)/installed-media ## measure what docs/performance.md shows, beside
 bench-table: install ## docs/performance.md from the stored seconds, without measuring
 	$(BIN)/python -m benchmarks.performance table
 
+# A cluster of processes on this machine. STACK: the folder of its logs and data; `source .stack/stack.env` leads to it.
+STACK ?= .stack
+.PHONY: stack
+stack: $(VENV)/installed-dev ## the whole cluster on this machine: object store, Prefect, Dask, Ray
+	$(BIN)/python -m infra.stack up --folder $(STACK)
+
+.PHONY: stack-status
+stack-status: $(VENV)/installed-dev ## what of the stack works
+	@$(BIN)/python -m infra.stack status --folder $(STACK)
+
+.PHONY: stack-down
+stack-down: $(VENV)/installed-dev ## end the stack; what it stores is kept
+	$(BIN)/python -m infra.stack down --folder $(STACK)
+
 .PHONY: clean
 clean: ## remove the environment and caches; the store stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -14,8 +14,9 @@ On a device other than the CPU the split lies there (`lnln.resident`), and batch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from torch import Tensor
 from lnln.config import Config
 from lnln.corruption import Masks, ViewSpec, training_view
 from lnln.corruption.noise import Noise
-from lnln.data.schema import MODALITIES, Modality, Ragged, Utterances
+from lnln.data.schema import MODALITIES, Modality, Ragged, Stream, Utterances
 from lnln.resident import ResidentSplit, belongs_on, send, upload
 from lnln.views import Rows, Views
 
@@ -43,6 +44,8 @@ class Inputs:
     Masks are True at real steps and False at padding. They say nothing of what was erased: an erased token is [UNK],
     an erased frame is zeros, and both remain real steps. T may be 0: a modality that all B utterances lack.
     text: token ids, or language features of width Dt, which are erased like frames.
+    simulated_text: what the text might be, judged by the audio; a step is erased, to zeros, with the audio frame at its
+    place. None, and its mask, where nobody asked for it.
     """
 
     text: Int64[Tensor, "B Tt"] | Float[Tensor, "B Tt Dt"]
@@ -51,6 +54,24 @@ class Inputs:
     audio_mask: Bool[Tensor, "B Ta"]
     vision: Float[Tensor, "B Tv Dv"]
     vision_mask: Bool[Tensor, "B Tv"]
+    simulated_text: Float[Tensor, "B Ts Ds"] | None = None
+    simulated_text_mask: Bool[Tensor, "B Ts"] | None = None
+
+
+# A compiled graph cannot ask a class for its fields.
+INPUT_FIELDS = tuple(field.name for field in fields(Inputs))
+
+
+def tensors_of(inputs: Inputs) -> dict[str, Tensor]:
+    """What is there of `inputs`, by the names of its fields."""
+    values = {name: getattr(inputs, name) for name in INPUT_FIELDS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def map_inputs(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """`inputs` with `change` of each of its tensors."""
+    changed: dict[str, Any] = {name: change(value) for name, value in tensors_of(inputs).items()}
+    return Inputs(**changed)
 
 
 @dataclass(frozen=True)
@@ -82,7 +103,7 @@ class EvaluationBatch:
 
 def to_inputs(utterances: Utterances, max_lengths: Mapping[Modality, int] | None = None) -> Inputs:
     """All of `utterances` as they are, padded with zeros to the longest, or cut at `max_lengths`."""
-    lengths: dict[Modality, int] = {}
+    lengths: dict[Stream, int] = {}
     for modality in MODALITIES:
         longest = int(utterances.sequences(modality).lengths.max(initial=0))
         lengths[modality] = longest if max_lengths is None else min(longest, max_lengths[modality])
@@ -96,6 +117,9 @@ def corrupt_inputs(inputs: Inputs, kept: Mapping[Modality, Bool[Tensor, "B T"]],
     kept: True where kept; what it says of padding does not matter. The masks of `inputs` stay as they are.
     """
     is_ids = inputs.text.dim() == 2
+    simulated = inputs.simulated_text
+    if simulated is not None:
+        simulated = simulated.masked_fill(~_heard(inputs, kept["audio"])[:, :, None], 0)
     return Inputs(
         text=torch.where(kept["text"] | ~inputs.text_mask, inputs.text, unknown_id)
         if is_ids
@@ -105,7 +129,22 @@ def corrupt_inputs(inputs: Inputs, kept: Mapping[Modality, Bool[Tensor, "B T"]],
         audio_mask=inputs.audio_mask,
         vision=inputs.vision.masked_fill(~kept["vision"][:, :, None], 0),
         vision_mask=inputs.vision_mask,
+        simulated_text=simulated,
+        simulated_text_mask=inputs.simulated_text_mask,
     )
+
+
+def _heard(inputs: Inputs, kept_audio: Bool[Tensor, "B Ta"]) -> Bool[Tensor, "B Ts"]:
+    """Which steps of the simulated text are left: those at whose place in time the audio frame is kept."""
+    mask = inputs.simulated_text_mask
+    assert mask is not None, "simulated text comes with its mask"
+    heard = kept_audio & inputs.audio_mask
+    if heard.shape[1] == 0:
+        return torch.zeros_like(mask)
+    num_frames, num_steps = inputs.audio_mask.sum(dim=1, keepdim=True), mask.sum(dim=1, keepdim=True)
+    steps = torch.arange(mask.shape[1], device=mask.device)[None, :]
+    frame = (steps * num_frames // num_steps.clamp(min=1)).clamp(max=heard.shape[1] - 1)
+    return mask & heard.gather(1, frame)
 
 
 def split_batch(batch: Batch, num_parts: int) -> list[Batch]:
@@ -219,13 +258,15 @@ class TrainBatches:
         aligned = -(-shapes // _ALIGNMENT) * _ALIGNMENT
         return np.unique(np.maximum.accumulate(aligned), axis=0).astype(np.int64)
 
-    def _lengths(self, rows: Rows) -> dict[Modality, int]:
+    def _lengths(self, rows: Rows) -> dict[Stream, int]:
         """What the utterances `rows` are padded to."""
-        longest = {m: int(lengths[rows].max()) for m, lengths in self._utterances.lengths().items()}
+        longest = _longest(self._utterances, rows)
         if self._shapes is None:
             return longest
         holds = (self._shapes >= [longest[modality] for modality in MODALITIES]).all(axis=1)
-        return dict(zip(MODALITIES, self._shapes[np.flatnonzero(holds)[0]].tolist(), strict=True))
+        shape = dict(zip(MODALITIES, self._shapes[np.flatnonzero(holds)[0]].tolist(), strict=True))
+        # Simulated text is as long for all utterances, or nearly so.
+        return {**_longest(self._utterances, np.arange(len(self._utterances))), **shape}
 
     def _missing_rates(self, masks: Masks) -> NDArray[np.float32]:
         if self._config.loss.completeness_target != "realised":
@@ -335,7 +376,7 @@ class EvaluationBatches:
             yield EvaluationBatch(inputs, view, utterance)
 
     def _resident_inputs(self, split: ResidentSplit, view: Rows, utterance: Rows) -> Inputs:
-        lengths = {m: int(each[utterance].max()) for m, each in self._utterances.lengths().items()}
+        lengths = _longest(self._utterances, utterance)
         padded, real, places = split.gather(upload(utterance, self._device), lengths)
         inputs = _inputs(padded, real)
         if self._is_noise.any():
@@ -351,6 +392,11 @@ class EvaluationBatches:
     def _kept_of(self, view: Rows, utterance: Rows) -> dict[Modality, Ragged]:
         """The masks of these pairs."""
         return {m: masks.take(view * len(self._utterances) + utterance) for m, masks in self._kept.items()}
+
+
+def _longest(utterances: Utterances, rows: Rows) -> dict[Stream, int]:
+    """Most steps that one of the utterances `rows` has, by stream."""
+    return {name: int(each.lengths[rows].max()) for name, each in utterances.streams().items()}
 
 
 def _num_steps(utterances: Utterances) -> NDArray[np.int64]:
@@ -391,18 +437,18 @@ def _resident(utterances: Utterances, device: torch.device, wanted: bool | None)
     return ResidentSplit(utterances, device) if wanted else None
 
 
-def _padded_inputs(utterances: Utterances, lengths: Mapping[Modality, int]) -> Inputs:
-    """All of `utterances` as they are, padded or cut to `lengths`."""
-    padded: dict[Modality, Tensor] = {}
-    masks: dict[Modality, Tensor] = {}
-    for modality in MODALITIES:
-        sequences = utterances.sequences(modality)
-        padded[modality] = torch.from_numpy(sequences.padded(lengths[modality]))
-        masks[modality] = torch.arange(lengths[modality]) < torch.from_numpy(sequences.lengths)[:, None]
+def _padded_inputs(utterances: Utterances, lengths: Mapping[Stream, int]) -> Inputs:
+    """All of `utterances` as they are, padded or cut to `lengths`; what these do not name, to its longest."""
+    padded: dict[Stream, Tensor] = {}
+    masks: dict[Stream, Tensor] = {}
+    for name, sequences in utterances.streams().items():
+        length = lengths[name] if name in lengths else int(sequences.lengths.max(initial=0))
+        padded[name] = torch.from_numpy(sequences.padded(length))
+        masks[name] = torch.arange(length) < torch.from_numpy(sequences.lengths)[:, None]
     return _inputs(padded, masks)
 
 
-def _inputs(padded: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor]) -> Inputs:
+def _inputs(padded: Mapping[Stream, Tensor], masks: Mapping[Stream, Tensor]) -> Inputs:
     return Inputs(
         text=padded["text"].long() if padded["text"].dim() == 2 else padded["text"],
         text_mask=masks["text"],
@@ -410,12 +456,14 @@ def _inputs(padded: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor])
         audio_mask=masks["audio"],
         vision=padded["vision"],
         vision_mask=masks["vision"],
+        simulated_text=padded.get("simulated_text"),
+        simulated_text_mask=masks.get("simulated_text"),
     )
 
 
 def _to_device(inputs: Inputs, device: torch.device) -> Inputs:
-    return Inputs(**{field.name: send(getattr(inputs, field.name), device) for field in fields(Inputs)})
+    return map_inputs(inputs, lambda x: send(x, device))
 
 
 def _rows_of(inputs: Inputs, rows: slice) -> Inputs:
-    return Inputs(**{field.name: getattr(inputs, field.name)[rows] for field in fields(Inputs)})
+    return map_inputs(inputs, lambda x: x[rows])

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from lnln.config import to_dict
 from lnln.data.digest import digest_file
 from lnln.data.manifest import FeatureManifest
+from lnln.data.simulated_text import Simulation, with_simulation
 from lnln.data.store import Store
 from lnln.data.verify import is_intact
 from lnln.data.wordpiece import UNCASED, tokenizer_bytes
@@ -156,28 +157,30 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensor
     optimizer.load_state_dict(packed)
 
 
-def save_model(folder: Path, model: nn.Module, manifest: FeatureManifest) -> None:
+def save_model(folder: Path, model: nn.Module, manifest: FeatureManifest, simulation: Simulation | None = None) -> None:
     """Write all that prediction needs to `folder`, which must not exist.
 
-    model.safetensors and config.json (`from_pretrained` reads them), features.json (which features the model takes),
-    and tokenizer.json where the corpus was read by a vocabulary that is at hand.
+    model.safetensors and config.json (`from_pretrained` reads them), features.json (which features the model takes, and
+    which simulated text), and tokenizer.json where the corpus was read by a vocabulary that is at hand.
     """
     with _appearing(folder) as beside:
         card = beside / "README.md"
         card.touch()  # else huggingface_hub writes one of its own; `lnln publish` writes ours
         model.save_pretrained(beside)  # type: ignore[operator]
         card.unlink()
-        _write_json(beside / FEATURES, feature_contract(manifest))
+        _write_json(beside / FEATURES, feature_contract(manifest, simulation))
         if manifest.tokenizer == UNCASED:
             (beside / TOKENIZER).write_bytes(tokenizer_bytes())
 
 
-def feature_contract(manifest: FeatureManifest) -> dict[str, Any]:
+def feature_contract(manifest: FeatureManifest, simulation: Simulation | None = None) -> dict[str, Any]:
     """Which features a model was trained on, as JSON values: enough to refuse others, and to make them of clips.
 
     `extraction` is the config of the extraction, `extraction_version` and `decoded_by` say by what clips were read;
-    they are None where the features were imported.
+    they are None where the features were imported. `simulation`, of a model that reads simulated text, says what made
+    that.
     """
+    spec = manifest.spec()
     return {
         "corpus": manifest.corpus,
         "feature_id": manifest.feature_id,
@@ -191,7 +194,18 @@ def feature_contract(manifest: FeatureManifest) -> dict[str, Any]:
         "decoded_by": manifest.source.get("decoded_by"),
         "tokenizer": to_dict(manifest.tokenizer),
         "label_range": list(manifest.label_range),
-        "spec": to_dict(manifest.spec()),
+        "spec": to_dict(spec if simulation is None else with_simulation(spec, simulation)),
+        **({} if simulation is None else {"simulation": describe_simulation(simulation)}),
+    }
+
+
+def describe_simulation(simulation: Simulation) -> dict[str, Any]:
+    """Which simulated text a model was trained on, and what made it."""
+    return {
+        "simulation_id": simulation.simulation_id,
+        "digest": simulation.digest(),
+        "dim": simulation.dim,
+        "provider": to_dict(simulation.provider),
     }
 
 

@@ -100,13 +100,60 @@ SWITCHES: dict[str, tuple[Any, Any]] = {
 }
 
 
+# Of SDUMC the same, in the section `model.sdumc`.
+SDUMC_SWITCHES: dict[str, tuple[Any, Any]] = {
+    "normalise_weights": (False, True),
+    "detach_fused": (False, True),
+    "difference": ("batch", "utterance"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SdumcConfig:
+    """What SDUMC has beside the keys of `model` that it shares with the others: hidden_dim (256 as published), the
+    lengths, mode, modalities, mask_padding, mask_erased, standardize. Numbers of reference.md's section E."""
+
+    # Width of what the queries find in each modality, and of the fused representation.
+    query_dim: int = 128
+    # Width of what Rank-N-Contrast compares.
+    rank_dim: int = 64
+    # Dropout in front of and behind the pooling and the attention of the queries, and between the layers of each MLP.
+    dropout: float = 0.5
+    hidden_dropout: float = 0.3
+    # Factor in front of the softmax of pooling and queries (S5).
+    attention_scale: float = 0.3
+    # Modality imagination autoencoder (MIA), which the released main file has switched off (S1).
+    imagination: bool = True
+    # What its output is added to: its own transformed input, as in the file that has it, or the text.
+    imagination_residual: Literal["input", "text"] = "input"
+    # What the missing flow reads in training: always the simulated text, or what the corruption left of the text, and
+    # the simulated one where that counts as missing (`model.text_missing_share`).
+    missing_flow: Literal["simulated", "corrupted"] = "simulated"
+
+    # The switches, `None` = as the mode says.
+    # Weights of modalities and queries are positive and add up to 1 (S5).
+    normalise_weights: bool | None = None
+    # The complete flow is not pulled towards the missing one by the difference of their fused representations (S8).
+    detach_fused: bool | None = None
+    # The root of a mean square is over all entries of a batch, or of each utterance, so that it does not hang on who
+    # else is in the batch.
+    difference: Literal["batch", "utterance"] | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("query_dim", "rank_dim"):
+            _require(getattr(self, key) >= 1, f"model.sdumc.{key}", "1 or more", getattr(self, key))
+        for key in ("dropout", "hidden_dropout"):
+            _require(0 <= getattr(self, key) < 1, f"model.sdumc.{key}", "within [0, 1)", getattr(self, key))
+        _require(self.attention_scale > 0, "model.sdumc.attention_scale", "above 0", self.attention_scale)
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The network: sizes as in the paper's Table 1 and section 3, and where it departs from the published code."""
 
     # `text_only` is the baseline that a multimodal model has to beat: the text encoder, its mean, one linear layer.
     # `late_fusion` is the one that fusion has to beat: the mean of each modality, a head each, a mean of the heads.
-    name: Literal["lnln", "text_only", "late_fusion"] = "lnln"
+    name: Literal["lnln", "sdumc", "text_only", "late_fusion"] = "lnln"
     # `reference` equals the published code to rounding; `clean` is right where that is wrong. Sets the switches below.
     mode: Literal["reference", "clean"] = "clean"
     # `minilm` (offline default), `tiny` (random, for tests), any Hugging Face BERT by name, or a folder.
@@ -145,6 +192,16 @@ class ModelConfig:
     # What is reconstructed: the embedded tokens as published, or the erased steps of the features (eq. 11, 12; D17).
     reconstruct: Literal["tokens", "features"] = "tokens"
 
+    # Simulated text (`lnln simulate`) as the language input of utterances whose text counts as missing. SDUMC always
+    # reads it, and so is `when_missing` whatever stands here.
+    simulated_text: Literal["none", "when_missing"] = "none"
+    # Which: a simulation_id of the corpus; empty: the one in use when training starts.
+    simulation: str = ""
+    # A text counts as missing where at least this share of its erasable tokens is erased, or where it has none.
+    text_missing_share: float = 1.0
+    # Of SDUMC alone.
+    sdumc: SdumcConfig = dataclasses.field(default_factory=SdumcConfig)
+
     # The switches, `None` = as the mode says (numbers of reference.md's list in parentheses).
     # Padded steps take no part in any attention (D12).
     mask_padding: bool | None = None
@@ -172,6 +229,11 @@ class ModelConfig:
         for switch, by_mode in SWITCHES.items():
             if getattr(self, switch) is None:
                 object.__setattr__(self, switch, by_mode[self.mode == "clean"])
+        chosen = {key: by_mode[self.mode == "clean"] for key, by_mode in SDUMC_SWITCHES.items()}
+        stated = {key: getattr(self.sdumc, key) for key in chosen if getattr(self.sdumc, key) is not None}
+        object.__setattr__(self, "sdumc", dataclasses.replace(self.sdumc, **{**chosen, **stated}))
+        if self.name == "sdumc":
+            object.__setattr__(self, "simulated_text", "when_missing")
         for key in ("hidden_dim", "num_tokens", "num_heads", "head_dim", "embedding_depth", "completeness_depth"):
             _require(getattr(self, key) >= 1, f"model.{key}", "1 or more", getattr(self, key))
         for key in ("proxy_depth", "reconstructor_depth", "dominant_depth", "fusion_depth"):
@@ -189,11 +251,21 @@ class ModelConfig:
         reads_text = self.name != "text_only" or "text" in self.modalities
         _require(reads_text, "model.modalities", "with text for model.name text_only", self.modalities)
         _require((self.position_std or 0) >= 0, "model.position_std", "0 or more", self.position_std)
+        _require(0 < self.text_missing_share <= 1, "model.text_missing_share", "within (0, 1]", self.text_missing_share)
+
+    @property
+    def reads_simulated_text(self) -> bool:
+        return self.simulated_text == "when_missing"
+
+
+# Terms of the losses, by the names of their weights.
+LNLN_TERMS = ("completeness", "adversarial", "reconstruction", "sentiment")
+SDUMC_TERMS = ("full_sentiment", "missing_sentiment", "text_hidden", "text_query", "fused", "rank_contrast")
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Weights of eq. 14, alpha to delta, by the names of what they weigh."""
+    """Weights of eq. 14, alpha to delta, by the names of what they weigh; then those of SDUMC's loss."""
 
     completeness: float = 0.9
     adversarial: float = 0.8
@@ -204,9 +276,22 @@ class LossConfig:
     # What completeness is measured against: 1 - the stated missing rate, or the share of erasable tokens kept (D6).
     completeness_target: Literal["stated", "realised"] = "stated"
 
+    # SDUMC's six terms, w1 to w6 as in the later of the two published training scripts: the labels against the
+    # predictions of the complete and of the missing flow, both by `sentiment_distance`; text as it was pooled, what the
+    # queries found in it, and the fused representation, of the missing flow against the complete one; Rank-N-Contrast.
+    full_sentiment: float = 0.5
+    missing_sentiment: float = 0.5
+    text_hidden: float = 0.1
+    text_query: float = 0.7
+    fused: float = 0.13
+    rank_contrast: float = 0.5
+    # Divides the distances that Rank-N-Contrast compares.
+    rank_temperature: float = 2.0
+
     def __post_init__(self) -> None:
-        for key in ("completeness", "adversarial", "reconstruction", "sentiment"):
+        for key in (*LNLN_TERMS, *SDUMC_TERMS):
             _require(getattr(self, key) >= 0, f"loss.{key}", "0 or more", getattr(self, key))
+        _require(self.rank_temperature > 0, "loss.rank_temperature", "above 0", self.rank_temperature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -335,8 +420,8 @@ class Config:
         return cls.from_dict({**values, "model": stored_model(values["model"])})
 
     def fingerprint(self) -> str:
-        """Identity of what is trained: everything but `tune`."""
-        return fingerprint({key: value for key, value in self.to_dict().items() if key != "tune"})
+        """Identity of what is trained: everything but `tune`, and what a model of this name does not look at."""
+        return fingerprint({key: value for key, value in looked_at(self).items() if key != "tune"})
 
 
 def load_config(name: str | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -350,6 +435,21 @@ def load_config(name: str | None = None, overrides: Iterable[str] = ()) -> Confi
     for override in overrides:
         assign(values, override, example="loss.adversarial=0.5")
     return Config.from_dict(values)
+
+
+def looked_at(config: Config) -> dict[str, Any]:
+    """`config` as a dict, without what came after the first version and a model of this name does not look at: so the
+    same training keeps its identity."""
+    values = config.to_dict()
+    model, loss = values["model"], values["loss"]
+    if config.model.name != "sdumc":
+        del model["sdumc"]
+        for key in (*SDUMC_TERMS, "rank_temperature"):
+            del loss[key]
+    if not config.model.reads_simulated_text:
+        for key in ("simulated_text", "simulation", "text_missing_share"):
+            del model[key]
+    return values
 
 
 def config_for(corpus: str, name: str | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -469,7 +569,7 @@ def read_yaml(name: str, folder: Traversable, names: Sequence[str]) -> dict[str,
         raise RefusedError(f"no config called {name!r}; there are {', '.join(names)}, or give a .yaml file")
     try:
         values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         raise RefusedError(f"config {name} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RefusedError(f"config {name} must hold sections such as `train:`, got {type(values).__name__}")
@@ -489,5 +589,5 @@ def assign(values: dict[str, Any], override: str, *, example: str) -> None:
             raise RefusedError(f"--set {key}: {section} is not a section")
     try:
         values[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RefusedError(f"--set {key}: cannot read the value {text!r}") from error

@@ -198,9 +198,15 @@ def _rate(value: Any) -> Rate:
     return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
-def evaluation_id(weights_sha256: str, manifest_digest: str, split: str, view_ids: Sequence[str]) -> str:
-    """Identity of an evaluation: these weights, on this split of these features, under these views."""
-    return fingerprint([weights_sha256, manifest_digest, split, sorted(view_ids)])
+def evaluation_id(
+    weights_sha256: str, manifest_digest: str, split: str, view_ids: Sequence[str], simulated: str = ""
+) -> str:
+    """Identity of an evaluation: these weights, on this split of these features, under these views.
+
+    simulated: which simulated text is read, where it is not what the weights were trained with.
+    """
+    identity = [weights_sha256, manifest_digest, split, sorted(view_ids)]
+    return fingerprint([*identity, simulated] if simulated else identity)
 
 
 def read_evaluation(store: Store, folder: str, identity: str) -> Evaluation | None:

@@ -5,9 +5,9 @@
 
 Taken are, when older than the grace time:
 
-- shards under `<corpus>/features/` and `<corpus>/views/`, and tables of quarantined clips, that no manifest names, in
-  use or not: of a stage that was killed, or of features whose manifest was removed; and the record `unfinished.json`
-  that such a stage left;
+- shards under `<corpus>/features/`, `<corpus>/views/` and `<corpus>/simulated/`, tables of quarantined clips, and files
+  of learned simulators, that no manifest names, in use or not: of a stage that was killed, or of features whose
+  manifest was removed; and the record `unfinished.json` that such a stage left;
 - files of `models/<name>/<digest>/` that are no version in the catalog: of a publication that was killed;
 - `.part`, `.lock` and `.probe-` files that a killed writer left; parts of uploads that never ended.
 
@@ -32,6 +32,7 @@ from pathlib import Path
 
 from lnln.data.manifest import check_corpus_name, read_features, read_view
 from lnln.data.schema import STORED_SPLITS
+from lnln.data.simulated_text import listed_simulation_files, read_simulation
 from lnln.data.store import Store, StoredFile, UnfinishedUpload
 from lnln.data.verify import listed_files
 from lnln.errors import RefusedError, StoreFailedError
@@ -41,10 +42,12 @@ from lnln.progress import bar
 DEFAULT_GRACE_HOURS = 24.0
 
 # Where lnln writes: a store may be a folder, or a bucket, with other things in it.
-_OURS = re.compile(r"[^/]+|(?:[^/]+/(?:features|views)|runs|studies|models|reports|baselines)/.*")
-_FOLDER = r"([^/]+/(?:features/[^/]+|views/[^/]+/[^/]+))"
+_OURS = re.compile(r"[^/]+|(?:[^/]+/(?:features|views|simulated)|runs|studies|models|reports|baselines)/.*")
+# Of simulated text, what was taught lies in a folder of its own, which no manifest names once it was learned.
+_FOLDER = r"([^/]+/(?:features/[^/]+|(?:views|simulated)/[^/]+/[^/]+(?:/targets)?))"
 _SHARD = re.compile(
     rf"{_FOLDER}/(?:(?:{'|'.join(STORED_SPLITS)})/part-[0-9a-f]{{12}}|quarantine-[0-9a-f]{{12}})\.parquet"
+    rf"|{_FOLDER}/simulator/[a-z]+-[0-9a-f]{{12}}\.[a-z]+"
 )
 _RECORD = re.compile(rf"{_FOLDER}/unfinished\.json")
 _MANIFEST = re.compile(rf"{_FOLDER}/manifest\.json")
@@ -125,7 +128,7 @@ def _owner(path: str) -> str | None:
     if _LEFTOVER.fullmatch(path) and _OURS.fullmatch(path):
         return ""
     match = _SHARD.fullmatch(path) or _RECORD.fullmatch(path) or _MODEL_FILE.fullmatch(path)
-    return match[1] if match else None
+    return next(group for group in match.groups() if group) if match else None
 
 
 def _is_garbage_still(store: Store, owner: str, path: str) -> bool:
@@ -165,5 +168,8 @@ def _named_by(store: Store, owner: str) -> set[str]:
     check_corpus_name(top)
     if not store.exists(f"{owner}/manifest.json"):
         return set()
+    if area == "simulated":
+        simulation = read_simulation(store, top, ids[0], ids[1])
+        return {entry.path for entry in listed_simulation_files(simulation)}
     manifest = read_view(store, top, ids[0], ids[1]) if area == "views" else read_features(store, top, ids[0])
     return set() if manifest is None else {entry.path for entry in listed_files(manifest)}

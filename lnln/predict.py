@@ -27,12 +27,13 @@ from lnln.corruption.noise import NoiseSource
 from lnln.data import wordpiece
 from lnln.data.extractors import find_difference, identity_of
 from lnln.data.manifest import FeatureManifest
-from lnln.data.schema import MODALITIES, FeatureSpec, Modality, Ragged, Utterances
+from lnln.data.schema import MODALITIES, FeatureSpec, Modality, Ragged, Stream, Utterances
 from lnln.data.shards import decode_shard, read_extractors
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.metrics import is_sims
-from lnln.model_store.opened import OpenedModel, open_model
+from lnln.model_store.opened import OpenedModel, modalities_read, open_model
+from lnln.model_store.simulator import simulate, simulator_of
 from lnln.views import Rows, Views
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ class Prediction:
     """What the model says of one utterance.
 
     sentiment: in the units of the corpus's labels. label_text: the same in words. completeness: the model's estimate of
-    1 - missing rate of text, None where it makes none. missing: modalities of which nothing was there. notes: what was
-    done to the input.
+    1 - missing rate of text, None where it makes none. missing: modalities of which nothing was there, and simulated
+    text where the model reads it and there was none. notes: what was done to the input.
     label: the known one, where there is one.
     """
 
@@ -79,7 +80,7 @@ class Prediction:
     sentiment: float
     label_text: str
     completeness: float | None
-    missing: tuple[Modality, ...]
+    missing: tuple[Stream, ...]
     notes: tuple[str, ...] = ()
     label: float | None = None
 
@@ -94,13 +95,22 @@ class Columns:
 
     sentiment: (N,) float32. completeness: (N,) float32, or None for a model that does not estimate it. missing: (N, 3)
     float32, of text, audio, vision the share that was not there: 1 where the utterance lacks the modality, else the
-    share of its steps that the view erased or disturbed. notes: what was done to each.
+    share of its steps that the view erased or disturbed. notes: what was done to each. simulated: (N,) whether there is
+    simulated text, None for a model that reads none.
     """
 
     sentiment: NDArray[np.float32]
     completeness: NDArray[np.float32] | None
     missing: NDArray[np.float32]
     notes: list[tuple[str, ...]]
+    simulated: NDArray[np.bool_] | None = None
+
+    def missing_of(self, row: int) -> tuple[Stream, ...]:
+        """Of what nothing was there."""
+        gone: list[Stream] = [m for m, share in zip(MODALITIES, self.missing[row], strict=True) if share == 1]
+        if self.simulated is not None and not self.simulated[row]:
+            gone.append("simulated_text")
+        return tuple(gone)
 
 
 class Predictor:
@@ -119,6 +129,10 @@ class Predictor:
         limits: dict[str, int] = self._model.limits  # type: ignore[assignment]
         self._limits: dict[Modality, int] = {m: limits.get(m, 0) for m in MODALITIES}
         self._is_read = {m: m in limits for m in MODALITIES}
+        # The model asks how much of a whole text is erased, which one that was cut does not tell.
+        self._cut_at = {**self._limits}
+        if opened.model.reads_simulated_text and not self._spec.text_dim:
+            self._cut_at["text"] = np.iinfo(np.int64).max
         # Of what made the features, what has to be equal; empty in folders that do not say.
         self._made_by = identity_of(opened.features.get("extractors", {}))
 
@@ -126,6 +140,11 @@ class Predictor:
     def open(cls, store: Store, reference: str, device: str | None = None) -> Predictor:
         """RefusedError for an unknown reference or a damaged file, as `open_model`, and a device that is not there."""
         return cls(open_model(store, reference), device)
+
+    @property
+    def simulated_text_dim(self) -> int:
+        """Width of a step of the simulated text that the model reads; 0 where it reads none."""
+        return self._spec.simulated_text_dim
 
     def predict_texts(self, texts: Sequence[str]) -> list[Prediction]:
         """One prediction per sentence, in order. RefusedError for an empty one, and for a model without a tokenizer.
@@ -166,9 +185,7 @@ class Predictor:
 
         RefusedError as `predict_shard` and `predict_utterances`.
         """
-        dims: dict[Modality, int] = {"audio": self._spec.audio_dim, "vision": self._spec.vision_dim}
-        if self._spec.text_dim:
-            dims["text"] = self._spec.text_dim
+        dims = {m: dim for m, dim in self._dims().items() if m != "text" or dim}
         self._check_extractors(data, name)
         utterances = decode_shard(data, dims, name=name)
         self._check(utterances)
@@ -186,7 +203,7 @@ class Predictor:
                 sentiment=float(said.sentiment[i]),
                 label_text=describe(float(said.sentiment[i]), self.label_range),
                 completeness=None if said.completeness is None else float(said.completeness[i]),
-                missing=tuple(m for m, share in zip(MODALITIES, said.missing[i], strict=True) if share == 1),
+                missing=said.missing_of(i),
                 notes=said.notes[i],
                 label=None if np.isnan(utterances.label[i]) else float(utterances.label[i]),
             )
@@ -198,16 +215,43 @@ class Predictor:
     ) -> Columns:
         """Of one utterance or more, after they have lost what `view` takes. RefusedError as `predict_utterances`.
 
-        noise: of their corpus, for a view of protocol `noise`.
+        noise: of their corpus, for a view of protocol `noise`. Where the model reads simulated text and the utterances
+        bring none, it is what the model's own simulator makes of their audio.
         """
         self._check(utterances)
+        if self.opened.model.reads_simulated_text and utterances.simulated_text is None:
+            utterances = simulate(self.opened, utterances)
         lengths = utterances.lengths()
         masks = make_masks(view, utterances.utterance_id, lengths, keep_ends=not utterances.text_dim)
-        views = _PartViews(utterances, masks, self._limits, noise)
-        sentiment, completeness = self._forward(_cut(utterances, self._limits), views, view)
+        views = _PartViews(utterances, masks, self._cut_at, noise)
+        sentiment, completeness = self._forward(_cut(utterances, self._cut_at), views, view)
         shares = [np.where(lengths[m] == 0, np.float32(1), masks.realised_rates(m)) for m in MODALITIES]
         notes = [sum((self._cut_note(m, int(lengths[m][i])) for m in MODALITIES), ()) for i in range(len(utterances))]
-        return Columns(sentiment, completeness, np.stack(shares, axis=1), notes)
+        missing, simulated = np.stack(shares, axis=1), None
+        if utterances.simulated_text is not None and self.opened.model.reads_simulated_text:
+            simulated = utterances.simulated_text.lengths > 0
+            # Noise disturbs words and erases none.
+            erased = missing[:, 0] * (view.protocol != "noise")
+            said = self._say_text(utterances, erased, simulated)
+            notes = [(*note, *each) for note, each in zip(notes, said, strict=True)]
+        return Columns(sentiment, completeness, missing, notes, simulated)
+
+    def _say_text(
+        self, utterances: Utterances, erased: NDArray[np.float32], simulated: NDArray[np.bool_]
+    ) -> list[tuple[str, ...]]:
+        """Of each utterance whose text counts as missing, what is read instead. erased: the share of its words."""
+        num_ends = 0 if utterances.text_dim else 2
+        # As a number of words, which a share in float32 is only near.
+        erasable = np.maximum(utterances.text.lengths - num_ends, 0)
+        is_missing = np.rint(erased * erasable) >= self.opened.model.text_missing_share * erasable - 1e-9
+        why = "" if self._learned else "; it is made of sound, by `lnln simulate`"
+        read = {True: "no text, so simulated text is read", False: f"no text, and no simulated text either{why}"}
+        return [(read[bool(has)],) if gone else () for gone, has in zip(is_missing, simulated, strict=True)]
+
+    @cached_property
+    def _learned(self) -> bool:
+        """Whether the model brings what simulates text of audio features."""
+        return simulator_of(self.opened) is not None
 
     def _forward(
         self, utterances: Utterances, views: Views, view: ViewSpec
@@ -256,16 +300,23 @@ class Predictor:
         made_by = read_extractors(data, name=name)
         if made_by is None or not self._made_by:
             return
-        if (difference := find_difference(made_by, self._made_by)) is not None:
+        reads = modalities_read(self.opened)
+        given, trained = ({m: made for m, made in each.items() if m in reads} for each in (made_by, self._made_by))
+        if (difference := find_difference(given, trained)) is not None:
             raise RefusedError(
                 f"{name} has {difference.modality} made by {difference.first}, {self.opened.reference} was trained on "
                 f"{difference.modality} made by {difference.second}; extract the clips with what it was trained with"
             )
 
-    def _check(self, utterances: Utterances) -> None:
+    def _dims(self) -> dict[Modality, int]:
+        """Of the modalities that the model reads; of others nothing is asked. 0 for text that is token ids."""
         spec = self._spec
         dims: dict[Modality, int] = {"text": spec.text_dim, "audio": spec.audio_dim, "vision": spec.vision_dim}
-        for modality, dim in dims.items():
+        return {modality: dims[modality] for modality in modalities_read(self.opened)}
+
+    def _check(self, utterances: Utterances) -> None:
+        spec = self._spec
+        for modality, dim in self._dims().items():
             frames = utterances.sequences(modality)
             got = frames.values.shape[1] if frames.values.ndim == 2 else 0  # ids have none
             if got != dim:
@@ -373,7 +424,10 @@ def choose_device(wanted: str | None = None) -> torch.device:
 
 
 def check_corpus(opened: OpenedModel, manifest: FeatureManifest) -> None:
-    """RefusedError where the features of a corpus are not what the model takes, before any shard of it is read."""
+    """RefusedError where the features of a corpus are not what the model takes, before any shard of it is read.
+
+    Of a modality that the model does not read nothing is asked.
+    """
     spec, tokenizer = opened.features["spec"], opened.features["tokenizer"]
     text_dim = int(spec.get("text_dim", 0))
     expected = {
@@ -386,13 +440,17 @@ def check_corpus(opened: OpenedModel, manifest: FeatureManifest) -> None:
         "audio": f"{manifest.dims['audio']} dimensions",
         "vision": f"{manifest.dims['vision']} dimensions",
     }
-    differing = [f"{m} of {expected[m]}, not {found[m]}" for m in MODALITIES if expected[m] != found[m]]
+    reads = modalities_read(opened)
+    differing = [f"{m} of {expected[m]}, not {found[m]}" for m in reads if expected[m] != found[m]]
     if differing:
         raise RefusedError(
             f"{opened.reference} does not fit corpus {manifest.corpus}: it takes {'; '.join(differing)}; import or "
             "extract the corpus as that was which it was trained on"
         )
-    theirs, ours = (identity_of(made) for made in (opened.features.get("extractors", {}), manifest.extractors))
+    theirs, ours = (
+        {modality: made for modality, made in identity_of(extractors).items() if modality in reads}
+        for extractors in (opened.features.get("extractors", {}), manifest.extractors)
+    )
     # Of imported features only names are known, which differ by corpus.
     if not all("version" in made for made in (*theirs.values(), *ours.values())):
         return

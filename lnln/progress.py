@@ -10,11 +10,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 _is_quiet = False
+# Told of every bar: its text, the steps that are done, and all of them.
+_watchers: list[Callable[[str, int, int], None]] = []
 
 
 class Advance(Protocol):
@@ -39,6 +41,31 @@ def line(text: str) -> None:
 @contextmanager
 def bar(text: str, total: int) -> Iterator[Advance]:
     """A bar of `total` steps on standard error while that is a terminal; what is yielded moves it by one, or more."""
+    num_done = 0
+
+    def move(num_steps: int = 1) -> None:
+        nonlocal num_done
+        num_done += num_steps
+        advance(num_steps)
+        for watch in tuple(_watchers):
+            watch(text, num_done, total)
+
+    with _drawn(text, total) as advance:
+        yield move
+
+
+@contextmanager
+def watched(watch: Callable[[str, int, int], None]) -> Iterator[None]:
+    """Inside, `watch` is told of every step of every bar of this process, drawn or not: text, steps done, all steps."""
+    _watchers.append(watch)
+    try:
+        yield
+    finally:
+        _watchers.remove(watch)
+
+
+@contextmanager
+def _drawn(text: str, total: int) -> Iterator[Advance]:
     if _is_quiet or not total or not sys.stderr.isatty():
         yield lambda num_steps=1: None
         return

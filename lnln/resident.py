@@ -22,7 +22,7 @@ from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lnln.data.schema import MODALITIES, Modality, Utterances
+from lnln.data.schema import Modality, Stream, Utterances
 
 log = logging.getLogger(__name__)
 
@@ -35,23 +35,22 @@ MAX_SHARE = 0.25
 class ResidentSplit:
     """The features and labels of one split, on `device`.
 
-    Behind the last step of each modality lies one of zeros, which is what padding is read from.
+    Behind the last step of each stream lies one of zeros, which is what padding is read from.
     """
 
     def __init__(self, utterances: Utterances, device: torch.device) -> None:
         self.device = device
         # Not by pinned memory, which would be kept for as long as the process lives.
         self.label = torch.from_numpy(utterances.label.copy()).to(device)
-        self._values: dict[Modality, Tensor] = {}
-        self._offsets: dict[Modality, Tensor] = {}
-        for modality in MODALITIES:
-            sequences = utterances.sequences(modality)
-            self._values[modality] = torch.from_numpy(_with_one_more(sequences.values, 0)).to(device)
-            self._offsets[modality] = torch.from_numpy(sequences.offsets.copy()).to(device)
+        self._values: dict[Stream, Tensor] = {}
+        self._offsets: dict[Stream, Tensor] = {}
+        for name, sequences in utterances.streams().items():
+            self._values[name] = torch.from_numpy(_with_one_more(sequences.values, 0)).to(device)
+            self._offsets[name] = torch.from_numpy(sequences.offsets.copy()).to(device)
 
-    def num_steps(self, modality: Modality) -> int:
+    def num_steps(self, stream: Stream) -> int:
         """S."""
-        return len(self._values[modality]) - 1
+        return len(self._values[stream]) - 1
 
     def upload_steps(self, steps: Mapping[Modality, Sequence[Kept]]) -> dict[Modality, Bool[Tensor, " V*S+1"]]:
         """The masks of V views on the device, one view after the other, and behind them True for padding.
@@ -61,20 +60,19 @@ class ResidentSplit:
         return {m: upload(_with_one_more(np.concatenate(each), True), self.device) for m, each in steps.items() if each}
 
     def gather(
-        self, rows: Int64[Tensor, " B"], lengths: Mapping[Modality, int]
-    ) -> tuple[dict[Modality, Tensor], dict[Modality, Bool[Tensor, "B T"]], dict[Modality, Int64[Tensor, "B T"]]]:
+        self, rows: Int64[Tensor, " B"], lengths: Mapping[Stream, int]
+    ) -> tuple[dict[Stream, Tensor], dict[Stream, Bool[Tensor, "B T"]], dict[Stream, Int64[Tensor, "B T"]]]:
         """The utterances `rows` padded to `lengths`, which are long enough for them; True at their real steps; and the
         place of each step among the S of the split, S where it is padding."""
-        padded: dict[Modality, Tensor] = {}
-        masks: dict[Modality, Tensor] = {}
-        places: dict[Modality, Tensor] = {}
-        for modality in MODALITIES:
-            offsets = self._offsets[modality]
+        padded: dict[Stream, Tensor] = {}
+        masks: dict[Stream, Tensor] = {}
+        places: dict[Stream, Tensor] = {}
+        for name, offsets in self._offsets.items():
             first, end = offsets[rows][:, None], offsets[rows + 1][:, None]
-            place = first + torch.arange(lengths[modality], device=self.device)
-            masks[modality] = place < end
-            places[modality] = torch.where(masks[modality], place, self.num_steps(modality))
-            padded[modality] = self._values[modality][places[modality]]
+            place = first + torch.arange(lengths[name], device=self.device)
+            masks[name] = place < end
+            places[name] = torch.where(masks[name], place, self.num_steps(name))
+            padded[name] = self._values[name][places[name]]
         return padded, masks, places
 
 
@@ -100,7 +98,7 @@ def belongs_on(device: torch.device, utterances: Utterances) -> bool:
     `MAX_SHARE` of the memory that is free, which is said."""
     if device.type == "cpu":
         return False
-    num_bytes = sum(utterances.sequences(modality).values.nbytes for modality in MODALITIES)
+    num_bytes = sum(sequences.values.nbytes for sequences in utterances.streams().values())
     return fits(num_bytes, _free_bytes(device), device)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lnln import __version__
-from lnln.config import Config, fingerprint
+from lnln.config import Config, fingerprint, looked_at
 from lnln.corruption import evaluation_views, training_views
 from lnln.data.manifest import FeatureManifest
 from lnln.data.store import Store
@@ -74,7 +74,7 @@ def run_identity(config: Config, manifest: FeatureManifest) -> dict[str, Any]:
 
 def trained_values(config: Config) -> dict[str, Any]:
     """What of `config` a trained model hangs on: not what is stored on the way, nor what fits a step to a device."""
-    values = config.to_dict()
+    values = looked_at(config)
     del values["tune"], values["corruption"]["num_stored_draws"], values["train"]["num_checkpoints"]
     del values["train"]["accumulation_steps"], values["train"]["compile"]
     return values

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from lnln.data.manifest import list_corpora, list_views, read_features, read_view
+from lnln.data.simulated_text import damaged_simulation_files, list_simulations, read_simulation
 from lnln.data.store import Store
 from lnln.data.verify import damaged_shards
 from lnln.errors import RefusedError, StoreFailedError
@@ -15,7 +16,8 @@ from lnln.runs import damaged_run_files, damaged_selection_weights, load_run, ru
 
 
 def verify(store: Store, name: str | None = None) -> dict[str, int]:
-    """Check a corpus with its views, a model (name, name@version), a run, or with None all corpora and models.
+    """Check a corpus with its views and simulated text, a model (name, name@version), a run, or with None all corpora
+    and models.
 
     Returns how many of each were checked, without those of which there are none. Raises RefusedError for a store that
     does not exist and a name that it does not hold, and naming every file that is missing or damaged.
@@ -65,6 +67,16 @@ def _corpus(store: Store, corpus: str, counts: Counter[str]) -> list[str]:
             continue
         damaged += damaged_shards(store, view)
         counts["views"] += 1
+    for simulation_id in list_simulations(store, corpus, manifest.feature_id):
+        try:
+            simulation = read_simulation(store, corpus, manifest.feature_id, simulation_id)
+        except StoreFailedError:
+            raise
+        except RefusedError as error:
+            damaged.append(str(error))
+            continue
+        damaged += damaged_simulation_files(store, simulation)
+        counts["simulations"] += 1
     return damaged
 
 

@@ -28,13 +28,16 @@ from lnln.config import Protocol, Rate, fingerprint
 from lnln.corruption import ViewSpec, format_rate
 from lnln.corruption.noise import NoiseSource
 from lnln.data.manifest import FeatureManifest, ShardEntry, read_features
-from lnln.data.schema import STORED_SPLITS
+from lnln.data.schema import STORED_SPLITS, Split, Utterances
 from lnln.data.shard_files import fetch_shard
 from lnln.data.shards import shard_entries
+from lnln.data.simulated_shards import read_simulated_shard
+from lnln.data.simulated_text import Simulation
 from lnln.data.store import Store, encode_json
 from lnln.errors import RefusedError, StoreFailedError
 from lnln.evaluations import evaluation_specs
 from lnln.model_store.opened import OpenedModel, open_model
+from lnln.model_store.simulator import text_source
 from lnln.predict import COMPLETE, Predictor, check_corpus, choose_device
 from pipelines.execute import run
 from pipelines.found_shards import find_shards
@@ -90,12 +93,14 @@ class Shard:
     """A feature shard to be predicted: the file `path` of `store`.
 
     source: what its rows say of where they come from. entry: what it must weigh; None where no manifest says.
+    simulated: the shard of simulated text beside it, None where the model's own simulator is applied, or none is read.
     """
 
     source: str
     store: Store
     path: str
     entry: ShardEntry | None = None
+    simulated: ShardEntry | None = None
 
     def read(self) -> bytes:
         """RefusedError where it is not there any more, or is not what its manifest lists."""
@@ -171,11 +176,21 @@ def predict_corpus(
         splits = [split]
     else:
         raise RefusedError(f"a split is one of {', '.join(STORED_SPLITS)} or all, got {split!r}")
-    shards = [Shard(name, store, entry.path, entry) for name in splits for entry in shard_entries(manifest, name)]
+    texts = text_source(store, opened, manifest)
+    simulation = None if texts is None else texts.simulation
+    shards = [
+        Shard(name, store, entry.path, entry, beside)
+        for name in splits
+        for entry, beside in zip(
+            shard_entries(manifest, name), _simulated_entries(manifest, simulation, name), strict=True
+        )
+    ]
     view = choose_view(opened, rate, mask_seed, protocol)
     if view is not None and view.protocol == "noise":
         NoiseSource.of(manifest)  # refuses what it could not draw
     source = {"corpus": corpus, "manifest_digest": manifest.digest(), "splits": splits}
+    if texts is not None and texts.identity:  # not what the model was trained with, which its weights stand for
+        source["simulated_text"] = texts.identity
     return _predict(store, opened, source, shards, view, out, device, client, manifest)
 
 
@@ -262,6 +277,7 @@ def predict_shard(
         "view": None if view is None else view.to_dict(),
         "source": shard.source,
         "shard_sha256": shard.entry.sha256 if shard.entry is not None else hashlib.sha256(data or b"").hexdigest(),
+        **({} if shard.simulated is None else {"simulated_sha256": shard.simulated.sha256}),
     }
     there = _content(out, path)
     if there is not None and (num_rows := whole_rows(there, made_of)) is not None:
@@ -269,12 +285,41 @@ def predict_shard(
     predictor = _open_predictor(store, model, weights_sha256, device)
     utterances = predictor.decode(shard.read() if data is None else data, f"{shard.store.url}/{shard.path}")
     data = None
+    if shard.simulated is not None:
+        utterances = _with_simulated_text(store, shard.simulated, predictor, utterances)
     noise = _noise_source(store, *features) if view is not None and view.protocol == "noise" and features else None
     said = predictor.predict_columns(utterances, view or COMPLETE, noise)
     made = encode_part(shard.source, utterances, said, predictor.label_range, made_of)
     # What another process wrote meanwhile stays if it is whole, since that process has told its digest.
     stored = out.update(path, lambda there: made if there is None or whole_rows(there, made_of) is None else there)
     return PredictedPart(_entry(path, stored, len(utterances)), is_new=stored == made)
+
+
+def _simulated_entries(
+    manifest: FeatureManifest, simulation: Simulation | None, split: Split
+) -> tuple[ShardEntry | None, ...]:
+    """The shard of simulated text beside each shard of the features."""
+    entries = shard_entries(manifest, split)
+    if simulation is None:
+        return (None,) * len(entries)
+    found = simulation.splits[split].shards if split in simulation.splits else ()
+    if [entry.num_rows for entry in found] != [entry.num_rows for entry in entries]:
+        raise RefusedError(
+            f"simulated text {simulation.simulation_id} of corpus {manifest.corpus} is not of the same utterances as "
+            f"split {split} of its features; run `lnln simulate {manifest.corpus}` again"
+        )
+    return found
+
+
+def _with_simulated_text(store: Store, entry: ShardEntry, predictor: Predictor, utterances: Utterances) -> Utterances:
+    """RefusedError where the shard is damaged, or of other utterances."""
+    rows = read_simulated_shard(store, entry, predictor.simulated_text_dim)
+    if rows.utterance_id != utterances.utterance_id:
+        raise RefusedError(
+            f"{store.url}/{entry.path} has simulated text of other utterances than the features beside it; run "
+            f"`lnln simulate {entry.path.partition('/')[0]}` again"
+        )
+    return replace(utterances, simulated_text=rows.steps)
 
 
 def _predict(

@@ -7,7 +7,8 @@
         proxy.counts["reset"], proxy.num_faults
 
 What a request meets is drawn from the kinds that fit it: a body can only be cut short where there is one.
-`proxy.coming = ["lost answer"]` is met first, by the next request that it fits.
+`proxy.coming = ["lost answer"]` is met first, by the next request that it fits. `proxy.deaf_to = {"if-none-match"}`
+drops that header of every request, as old servers do that do not know it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class FaultyProxy:
     """Forwards to `target`. rate: share of requests that meet a fault. kinds: which; by default any that fits.
 
     coming: what the next requests meet, before any chance. num_to_spare: how many then go well before any chance.
-    counts: faults done, by kind. requests: method and path of all, answered or not.
+    counts: faults done, by kind. requests: method and path of all, answered or not. deaf_to: headers that the target
+    never sees, in lower case.
     """
 
     def __init__(self, target: str, seed: int) -> None:
@@ -61,6 +63,7 @@ class FaultyProxy:
         self.coming: list[Fault] = []
         self.num_to_spare = 0
         self.requests: list[tuple[str, str]] = []
+        self.deaf_to: set[str] = set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -167,7 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
         """What the target answers. The length of the answer to a HEAD is in its headers."""
         connection = http.client.HTTPConnection(*self.server.target, timeout=60)
         try:
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
+            unheard = _HOP_BY_HOP | self.server.proxy.deaf_to
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in unheard}
             connection.request(self.command, self.path, body, {**headers, "Content-Length": str(len(body))})
             response = connection.getresponse()
             return response.status, response.getheaders(), response.read()

@@ -11,7 +11,9 @@ import torch
 from lnln.checkpoint import describe_file, save_model
 from lnln.config import Config
 from lnln.data.manifest import FeatureManifest
+from lnln.data.model_inputs import model_inputs, with_simulation_in_use
 from lnln.data.store import Store
+from lnln.model_store.simulator import add_simulator
 from lnln.models import build_model
 from lnln.runs import run_folder, run_id_for, run_record
 from pipelines.ingest import import_corpus
@@ -46,16 +48,16 @@ def small_corpus(store: Store, folder: Path, corpus: str = "small") -> FeatureMa
 
 def finished_run(store: Store, manifest: FeatureManifest, seed: int = 1, score: float = 1.0, **config: Any) -> str:
     """A run on `manifest` whose model is random from `seed`; returns its id."""
-    made = Config.from_dict({**TINY, "train": {"seed": seed}, **config})
+    made = with_simulation_in_use(store, manifest, Config.from_dict({**TINY, "train": {"seed": seed}, **config}))
+    inputs = model_inputs(store, manifest, made.model)
     torch.manual_seed(seed)
-    model = build_model(
-        made.model, manifest.spec(), {str(name): values for name, values in manifest.statistics.items()}
-    )
+    model = build_model(made.model, inputs.spec(), {str(name): values for name, values in manifest.statistics.items()})
     run_id = run_id_for(made, manifest.corpus, manifest)
     folder = run_folder(run_id)
     with tempfile.TemporaryDirectory() as temporary:
         local = Path(temporary) / "model"
-        save_model(local, model, manifest)
+        save_model(local, model, manifest, inputs.simulation)
+        add_simulator(store, inputs.simulation, local)
         files = {path.name: describe_file(path) for path in local.iterdir()}
         for name in files:
             store.upload(local / name, f"{folder}/model/{name}")

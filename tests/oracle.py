@@ -1,6 +1,7 @@
 """Compare with numbers of the published implementation, case by case.
 
     python -m tests.oracle lnln DIR              # every *.safetensors of DIR that has a *.json beside it
+    python -m tests.oracle sdumc DIR             # the same of SDUMC: both flows, losses, gradients
     python -m tests.oracle metrics FILE.json     # predictions, labels and the published metric code's results
 
 One line per output, intermediate, loss and group of gradients: largest difference, tolerance, verdict. Exit code 0
@@ -21,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lnln import metrics
 from lnln.batches import Batch, Inputs
@@ -37,15 +38,33 @@ from lnln.config import LossConfig, from_dict
 from lnln.data.schema import MODALITIES, Modality
 from lnln.errors import RefusedError
 from lnln.losses import loss_terms, total_loss
+from lnln.models import published_sdumc
 from lnln.models.lnln import LNLN
 from lnln.models.output import Output
 from lnln.models.published import WRAPPER, from_published, our_name
+from lnln.models.sdumc import SDUMC
 
 ABSOLUTE, RELATIVE = 1e-5, 1e-4
 
 _LETTERS: dict[Modality, str] = {"text": "l", "audio": "a", "vision": "v"}
 _LOSSES = {"l_cc": "completeness", "l_adv": "adversarial", "l_rec": "reconstruction", "l_sp": "sentiment"}
 _LOSS_WEIGHTS = {"completeness": "alpha", "adversarial": "beta", "reconstruction": "gamma", "sentiment": "sigma"}
+# Of SDUMC: the outputs of a flow and the loss terms, their names to ours.
+_FLOW = {
+    "prediction": "sentiment",
+    "text_hidden": "text_hidden",
+    "text_query": "text_query",
+    "fused": "fused",
+    "rnc_feature": "ranked",
+}
+_SDUMC_LOSSES = {
+    "sentiment_full": "full_sentiment",
+    "sentiment_missing": "missing_sentiment",
+    "text_hidden": "text_hidden",
+    "text_query": "text_query",
+    "fused": "fused",
+    "rnc": "rank_contrast",
+}
 _LABEL_RANGES = {"MOSI": (-3.0, 3.0), "MOSEI": (-3.0, 3.0), "SIMS": (-1.0, 1.0)}
 _METRICS = {
     "Has0_acc_2": "acc2_nn",
@@ -210,7 +229,7 @@ def _check_training(case: Case, model: LNLN, batch: Batch, output: Output) -> It
     now = losses(output)
     yield from compare(case.record.get("losses", {}), now, "loss")
     now["loss"].backward()
-    yield from _check_gradients(case, model)
+    yield from _check_gradients(case, model, our_name, case.record.get("nograd", []))
 
     if case.record.get("losses_after_1_step"):
         rate, decay = case.option("base", "lr"), case.option("base", "weight_decay")
@@ -219,8 +238,74 @@ def _check_training(case: Case, model: LNLN, batch: Batch, output: Output) -> It
         yield from compare(case.record["losses_after_1_step"], after, "loss after a step")
 
 
-def _check_gradients(case: Case, model: LNLN) -> Iterator[Check]:
-    """One check for each module of the published model: its largest relative difference."""
+def check_sdumc(case: Case) -> Iterator[Check]:
+    """Everything one case of SDUMC has to say."""
+    unmoved = case.record.get("no_gradient")
+    # Its weights are in every case, and only where it takes part have they a gradient.
+    args = {} if unmoved is None else {"imagination": not any("imagination" in name for name in unmoved)}
+    model = published_sdumc.from_published(case.tensors["sd"], args)
+    batch = _sdumc_batch(case)
+    output = model(batch.corrupted, batch.complete)
+    for name, expected in sorted(case.tensors["out"].items()):
+        flow, _, of_flow = name.partition(".")
+        found = getattr(output, flow, None) if flow in ("full", "missing") else None
+        mine = getattr(found, _FLOW[of_flow]) if found is not None and of_flow in _FLOW else None
+        yield _compare(case, f"out.{name}", mine, expected)
+    for name, expected in sorted(case.tensors["mid"].items()):
+        yield _compare(case, f"mid.{name}", None, expected)
+    if _has_losses(case):
+        yield from _check_sdumc_losses(case, model, batch, output)
+
+
+def _has_losses(case: Case) -> bool:
+    return bool(case.record.get("losses") or "total" in case.record or case.tensors["grad"])
+
+
+def _check_sdumc_losses(case: Case, model: SDUMC, batch: Batch, output: Output) -> Iterator[Check]:
+    stated = case.record.get("weights", {})
+    absent = [name for name in _SDUMC_LOSSES if name not in stated]
+    if absent:
+        raise UsageError(f"{case.name}.json does not state weights.{absent[0]}")
+    weights = from_dict(LossConfig, {ours: stated[theirs] for theirs, ours in _SDUMC_LOSSES.items()})
+    terms = loss_terms(output, batch, weights)
+    total = total_loss(terms, batch.weight, weights, len(batch.label))
+    means = {theirs: terms[ours].mean() for theirs, ours in _SDUMC_LOSSES.items()}
+    for key, value in case.record.get("losses", {}).items():
+        yield _compare(case, f"loss.{key}", means.get(key), torch.tensor(value))
+    if "total" in case.record:
+        yield _compare(case, "total", total, torch.tensor(case.record["total"]))
+    total.backward()
+    unmoved = [name for name in case.record.get("no_gradient", []) if published_sdumc.our_name(name)]
+    yield from _check_gradients(case, model, published_sdumc.our_name, unmoved)
+
+
+def _sdumc_batch(case: Case) -> Batch:
+    numbers = {name: tensor.float() for name, tensor in case.tensors["in"].items()}
+    needed = ["text", "text_simulated", "audio", "vision", *(["label"] if _has_losses(case) else [])]
+    absent = [name for name in needed if name not in numbers]
+    if absent:
+        raise UsageError(f"{case.name} has no in.{absent[0]}")
+    values: dict[str, Tensor] = {}
+    streams: list[tuple[str, str]] = [(modality, modality) for modality in MODALITIES]
+    for ours, theirs in [*streams, ("simulated_text", "text_simulated")]:
+        values[ours] = numbers[theirs]
+        values[f"{ours}_mask"] = torch.ones(numbers[theirs].shape[:2], dtype=torch.bool)
+    inputs, num = Inputs(**values), len(numbers["audio"])
+    return Batch(
+        utterance_ids=[str(i) for i in range(num)],
+        complete=inputs,
+        corrupted=inputs,
+        label=numbers.get("label", torch.full((num,), float("nan"))).reshape(-1),
+        missing_rates=torch.zeros(num, 3),
+        weight=torch.ones(num),
+    )
+
+
+def _check_gradients(
+    case: Case, model: nn.Module, our_name: Callable[[str], str | None], without: Iterable[str]
+) -> Iterator[Check]:
+    """One check for each module of the published model: its largest relative difference; and one for the weights
+    `without` a gradient, by their published names."""
     ours = {name: parameter.grad for name, parameter in model.named_parameters()}
     expected: dict[str, Tensor | float] = dict(case.record.get("gradnorm", {}))
     expected |= case.tensors["grad"]
@@ -239,8 +324,8 @@ def _check_gradients(case: Case, model: LNLN) -> Iterator[Check]:
         worst[group] = max(worst.get(group, 0.0), relative, key=lambda value: (value != value, value))
     for group, relative in worst.items():
         yield Check(case.name, f"grad.{group}", relative, RELATIVE)
-    without = {our_name(name) for name in case.record.get("nograd", [])} - {None}
-    strays = [name for name in ours if name in without and ours[name] is not None]
+    unmoved = {our_name(name) for name in without} - {None}
+    strays = [name for name in ours if name in unmoved and ours[name] is not None]
     yield Check(case.name, "gradients that the published model has not", len(strays), 0)
 
 
@@ -384,15 +469,17 @@ def check_metrics(path: Path) -> Iterator[Check]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.oracle", description=__doc__.partition("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="lnln|metrics")
-    commands.add_parser("lnln", help="the model, its losses and gradients").add_argument("folder", type=Path)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="lnln|sdumc|metrics")
+    for name in ("lnln", "sdumc"):
+        commands.add_parser(name, help="the model, its losses and gradients").add_argument("folder", type=Path)
     commands.add_parser("metrics", help="the metrics").add_argument("file", type=Path)
     chosen = parser.parse_args(arguments)
     try:
-        if chosen.command == "lnln":
-            checks = _print_all(check for case in read_cases(chosen.folder) for check in check_lnln(case))
-        else:
+        if chosen.command == "metrics":
             checks = _print_all(check_metrics(chosen.file))
+        else:
+            check_case = check_lnln if chosen.command == "lnln" else check_sdumc
+            checks = _print_all(check for case in read_cases(chosen.folder) for check in check_case(case))
     except (UsageError, RefusedError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

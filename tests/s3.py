@@ -33,7 +33,7 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
     endpoint = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_it_answers(endpoint, server, log)
+        wait_until_it_answers(endpoint, server, log)
         yield endpoint
     finally:
         server.terminate()
@@ -53,7 +53,7 @@ def s3_store_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
         return f"s3://{bucket}/lnln"
 
 
-def _wait_until_it_answers(endpoint: str, server: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_it_answers(endpoint: str, server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:

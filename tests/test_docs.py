@@ -15,6 +15,7 @@ from lnln.data.schema import MODALITIES
 from pipelines.extractors import load as load_extractor
 from pipelines.extractors import names as extractor_names
 from pipelines.extractors.config import DEFAULT_EXTRACTORS, extract_config_names, load_extract_config
+from pipelines.simulators import DEFAULT_PROVIDER, load_provider
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "infra").glob("*.md"))]
@@ -40,8 +41,11 @@ def test_commands_are_real(page: Path) -> None:
             if word.startswith("--"):
                 assert word.split("=")[0] in known, f"{page.name}: {verb} has no option {word}"
         load, names = (load_extract_config, extract_config_names) if verb == "extract" else (load_config, config_names)
-        if "--set" in words:
-            load(None, [words[i + 1] for i, word in enumerate(words) if word == "--set"])
+        knobs = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+        if verb == "simulate":
+            load_provider(words[words.index("--provider") + 1] if "--provider" in words else DEFAULT_PROVIDER, knobs)
+        elif knobs:
+            load(None, knobs)
         if "--config" in words:
             assert words[words.index("--config") + 1] in (*names(), "mine.yaml", "extraction.yaml")
 

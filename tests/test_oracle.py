@@ -10,9 +10,11 @@ from safetensors.torch import load_file, save_file
 from benchmarks.performance import plain_lnln
 from benchmarks.performance.plain_lnln import Shape
 from tests import oracle
+from tests.lnln.models import plain_sdumc
 from tests.lnln.models.oracle_cases import write_case
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "oracle" / "lnln"
+ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracle"
+PUBLISHED = ORACLE / "lnln"
 needs_published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published numbers are not beside this clone")
 
 SHAPES = {
@@ -54,6 +56,16 @@ CORPORA = {
 def test_the_published_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert oracle.main(["lnln", str(PUBLISHED)]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("EQUAL")
+
+
+@needs_published
+def test_the_published_numbers_of_sdumc(capsys: pytest.CaptureFixture[str]) -> None:
+    assert oracle.main(["sdumc", str(ORACLE / "sdumc")]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].startswith("EQUAL")
+    for case in ("sdumc_mia_on", "sdumc_mia_off"):
+        for what in ("out.full.prediction", "out.missing.text_query", "loss.rnc", "total", "grad.fc_att"):
+            assert f"{case} {what} " in out
 
 
 @needs_published
@@ -246,7 +258,7 @@ def test_metrics_that_differ_are_found(tmp_path: Path) -> None:
 
 
 def test_wrong_calls_exit_with_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["sdumc", str(tmp_path)], ["lnln"]):
+    for arguments in ([], ["mmsa", str(tmp_path)], ["lnln"], ["sdumc"]):
         with pytest.raises(SystemExit) as stopped:
             oracle.main(arguments)
         assert stopped.value.code == 2
@@ -254,6 +266,8 @@ def test_wrong_calls_exit_with_two(tmp_path: Path, capsys: pytest.CaptureFixture
     for arguments in (
         ["lnln", str(tmp_path / "nowhere")],
         ["lnln", str(tmp_path)],
+        ["sdumc", str(tmp_path / "nowhere")],
+        ["sdumc", str(tmp_path)],
         ["metrics", str(tmp_path / "nowhere.json")],
         ["metrics", str(tmp_path / "broken.json")],
     ):
@@ -263,3 +277,77 @@ def test_wrong_calls_exit_with_two(tmp_path: Path, capsys: pytest.CaptureFixture
     assert oracle.main(["lnln", str(tmp_path / "no_weights")]) == 2
     captured = capsys.readouterr()
     assert "train_b1 has no weights" in captured.err and len(captured.err.splitlines()) == 1
+
+
+SDUMC_SIZES = {
+    "small": plain_sdumc.Sizes(),
+    "odd": plain_sdumc.Sizes(audio=1, text=3, vision=2, model=5, query=3, rank=7),
+    "narrow": plain_sdumc.Sizes(audio=1, text=1, vision=1, model=4, query=4, rank=1),
+}
+
+
+@pytest.mark.parametrize("imagination", [True, False])
+@pytest.mark.parametrize("name", SDUMC_SIZES)
+def test_other_sizes_of_sdumc(name: str, imagination: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain_sdumc.write_case(tmp_path, "four", SDUMC_SIZES[name], imagination=imagination)
+    plain_sdumc.write_case(tmp_path, "one", SDUMC_SIZES[name], imagination=imagination, num_utterances=1)
+    plain_sdumc.write_case(
+        tmp_path, "short", SDUMC_SIZES[name], imagination=imagination, lengths=(1, 1, 1, 1), num_utterances=13
+    )
+    assert oracle.main(["sdumc", str(tmp_path)]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("weights", [{"rnc": 0.0}, {"fused": 0.0, "text_hidden": 0.0}, {"sentiment_full": 2.0}])
+def test_other_loss_weights_of_sdumc(
+    weights: dict[str, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain_sdumc.write_case(tmp_path, "case", plain_sdumc.Sizes(), imagination=True, weights=weights)
+    assert oracle.main(["sdumc", str(tmp_path)]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "changed",
+    ["out.missing.fused", "out.full.rnc_feature", "grad.fc_att.bias", "sd.fc_out_v.bias", "in.text_simulated"],
+)
+def test_a_changed_number_of_sdumc_is_found(changed: str, tmp_path: Path) -> None:
+    plain_sdumc.write_case(tmp_path, "case", plain_sdumc.Sizes(), imagination=True)
+    numbers = load_file(tmp_path / "case.safetensors")
+    numbers[changed] = numbers[changed] + 1e-2
+    save_file(numbers, tmp_path / "case.safetensors")
+    assert oracle.main(["sdumc", str(tmp_path)]) == 1
+
+
+def test_a_changed_record_of_sdumc_is_found(tmp_path: Path) -> None:
+    plain_sdumc.write_case(tmp_path, "case", plain_sdumc.Sizes(), imagination=False)
+    record = json.loads((tmp_path / "case.json").read_text())
+    for change in (
+        {"total": record["total"] + 1e-3},
+        {"losses": {**record["losses"], "rnc": record["losses"]["rnc"] + 1e-3}},
+        {"losses": {"other": 1.0}},
+    ):
+        rewrite(tmp_path / "case", (), **{**record, **change})
+        assert oracle.main(["sdumc", str(tmp_path)]) == 1
+    rewrite(tmp_path / "case", (), **record)
+    rewrite(tmp_path / "case", ("in.label", "grad."), losses=None, total=None)
+    assert oracle.main(["sdumc", str(tmp_path)]) == 0, "what is not there is not asked for"
+
+
+@pytest.mark.parametrize(
+    ("drop", "record", "said"),
+    [
+        (("in.text_simulated",), {}, "has no in.text_simulated"),
+        (("in.label",), {}, "has no in.label"),
+        (("sd.fc_out_v.bias",), {}, "missing .*sentiment_head.bias"),
+        (("sd.frame_dim_reshape_0",), {}, "has a weight called 'frame_dim_reshape_0"),
+        ((), {"weights": {"fused": 1.0}}, "does not state weights.sentiment_full"),
+    ],
+)
+def test_cases_of_sdumc_that_cannot_be_checked_are_refused_by_one_line(
+    drop: tuple[str, ...], record: dict[str, object], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain_sdumc.write_case(tmp_path, "case", plain_sdumc.Sizes(), imagination=True)
+    rewrite(tmp_path / "case", drop, **record)
+    capsys.readouterr()
+    assert oracle.main(["sdumc", str(tmp_path)]) == 2
+    captured = capsys.readouterr().err
+    assert re.search(said, captured) and len(captured.splitlines()) == 1

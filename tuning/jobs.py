@@ -30,13 +30,14 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from lnln.config import Config, fingerprint
 from lnln.data.manifest import read_features
+from lnln.data.model_inputs import with_simulation_in_use
 from lnln.data.store import Store
 from lnln.errors import RefusedError, StoreFailedError
 from lnln.progress import line
 from lnln.train.launch import chosen_threads, patience_seconds
 from tuning.database_url import has_password
 from tuning.record import STUDY_FILE, load_study, study_folder
-from tuning.space import DEFAULT_SPACE, Space
+from tuning.space import Space, default_space
 from tuning.sweep import study_id_for
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ def submit_study(
     corpus: str,
     config: Config,
     num_trials: int,
-    space: Space = DEFAULT_SPACE,
+    space: Space | None = None,
     num_workers: int = 1,
     gpus_per_worker: float = 1.0,
     max_minutes: float | None = None,
@@ -91,6 +92,7 @@ def submit_study(
     """
     if num_trials < 1:
         raise RefusedError(f"a study needs 1 trial or more, got {num_trials}")
+    space = default_space(config) if space is None else space
     store, study_id = _identify(address, store_url, corpus, config, space)
     space.require(config)
     cluster = _Cluster(address)
@@ -124,13 +126,14 @@ def stop_study(
     corpus: str,
     config: Config,
     num_trials: int,
-    space: Space = DEFAULT_SPACE,
+    space: Space | None = None,
     say: Callable[[str], None] = line,
 ) -> None:
     """Stop the job that an equal call of `submit_study` submitted; the trials that it ended stay.
 
     RefusedError where there is no such job.
     """
+    space = default_space(config) if space is None else space
     store, study_id = _identify(address, store_url, corpus, config, space)
     cluster = _Cluster(address)
     first = _job_name(store, study_id, num_trials)
@@ -261,8 +264,8 @@ def _identify(address: str, store_url: str, corpus: str, config: Config, space: 
             f"tune.storage_url is {storage_url}, a file that the cluster at {address} does not see; leave it empty, or "
             "use a database with a server"
         )
-    feature_id = read_features(store, corpus).feature_id
-    return store, study_id_for(corpus, feature_id, config, space)
+    manifest = read_features(store, corpus)
+    return store, study_id_for(corpus, manifest.feature_id, with_simulation_in_use(store, manifest, config), space)
 
 
 def _host(address: str) -> str:

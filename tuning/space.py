@@ -4,7 +4,8 @@
     reconstruction: {low: 0.0, high: 0.5, scale: linear}
     learning_rate: {low: 1.0e-4, high: 1.0e-3}
 
-One of the four loss weights is redundant up to the learning rate, so `sentiment` stays as the config has it.
+One of a model's loss weights is redundant up to the learning rate, so `sentiment`, of SDUMC `full_sentiment`, stays as
+the config has it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ PARAMETERS = {
     "completeness": "loss.completeness",
     "adversarial": "loss.adversarial",
     "reconstruction": "loss.reconstruction",
+    "missing_sentiment": "loss.missing_sentiment",
+    "text_hidden": "loss.text_hidden",
+    "text_query": "loss.text_query",
+    "fused": "loss.fused",
+    "rank_contrast": "loss.rank_contrast",
     "reversal_strength": "model.reversal_strength",
     "learning_rate": "train.learning_rate",
     "encoder_learning_rate": "train.encoder_learning_rate",
@@ -74,9 +80,9 @@ class Space:
         if not self.ranges:
             raise RefusedError(f"the space is empty; give a range for at least one of {', '.join(PARAMETERS)}")
         for name, span in self.ranges.items():
-            if name == "sentiment":
+            if name in ("sentiment", "full_sentiment"):
                 raise RefusedError(
-                    "the space must not vary sentiment: it is the unit of the other loss weights, and scaling all of "
+                    f"the space must not vary {name}: it is the unit of the other loss weights, and scaling all of "
                     "them only scales the gradient"
                 )
             if name not in PARAMETERS:
@@ -177,10 +183,27 @@ DEFAULT_SPACE = Space(
 )
 
 
-def load_space(path: Path | str | None = None) -> Space:
-    """The space of a YAML file, or the default one; RefusedError for a file that is absent or holds no space."""
+# The same around the weights of SDUMC's later published script (0.5, 0.1, 0.7, 0.13, 0.5).
+SDUMC_SPACE = Space(
+    {
+        "missing_sentiment": Range(0.05, 5.0, zero=0.1),
+        "text_hidden": Range(0.01, 1.0, zero=0.1),
+        "text_query": Range(0.05, 5.0, zero=0.1),
+        "fused": Range(0.01, 1.0, zero=0.1),
+        "rank_contrast": Range(0.05, 5.0, zero=0.1),
+    }
+)
+
+
+def default_space(config: Config) -> Space:
+    """The loss weights of the network that `config` trains, but for the one that is their unit."""
+    return SDUMC_SPACE if config.model.name == "sdumc" else DEFAULT_SPACE
+
+
+def load_space(path: Path | str | None = None, default: Space = DEFAULT_SPACE) -> Space:
+    """The space of a YAML file, or `default`; RefusedError for a file that is absent or holds no space."""
     if path is None:
-        return DEFAULT_SPACE
+        return default
     try:
         text = Path(path).read_text(encoding="utf-8")
         values, names = yaml.safe_load(text), _keys(text)

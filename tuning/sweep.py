@@ -26,9 +26,10 @@ from ray.exceptions import RayError
 
 import lnln
 from lnln import progress
-from lnln.config import Config, fingerprint
+from lnln.config import SDUMC_TERMS, Config, fingerprint, looked_at
 from lnln.data.lease import LostLeaseError
 from lnln.data.manifest import read_features
+from lnln.data.model_inputs import with_simulation_in_use
 from lnln.data.store import Store
 from lnln.errors import RefusedError, StoreFailedError
 from lnln.train.failures import reason_of
@@ -42,7 +43,7 @@ from tuning.pruning import Pruning
 from tuning.record import SeedResult, State, Study, TrialRecord, load_study, save_study, study_folder
 from tuning.samplers import SeededSampler, is_interrupted, require_sampler
 from tuning.search import MAX_REPEATS, RECORD, RecordingSearch, are_equal, enqueue_configured, mark_interrupted
-from tuning.space import DEFAULT_SPACE, PARAMETERS, Space
+from tuning.space import PARAMETERS, Space, default_space
 from tuning.storage import StudyStorage, open_storage
 from tuning.trial import TIME, Task, run_trial
 
@@ -67,14 +68,15 @@ def tune(
     num_workers: int = 1,
     gpus_per_worker: float = 1.0,
     use_gpu: bool | None = None,
-    space: Space = DEFAULT_SPACE,
+    space: Space | None = None,
     max_minutes: float | None = None,
 ) -> Study:
     """Run trials until the study has `num_trials` that are complete or pruned, and return it.
 
     Each trains `config.tune.epochs` epochs with each seed, with `num_workers` workers that take `gpus_per_worker` of a
     GPU where there are any; `config.tune.max_concurrent_trials` of them at a time. A line per ended trial goes to
-    standard error. A trial that failed is not replaced until the next call. max_minutes: none starts after that, and
+    standard error. A trial that failed is not replaced until the next call. space: default that of the network's loss
+    weights. max_minutes: none starts after that, and
     those that run are waited for.
     Raises RefusedError for an unknown corpus, objective or sampler, a space that does not hold the configured
     parameters or varies what the model does not have, a study that another process continues, and where every trial of
@@ -84,8 +86,10 @@ def tune(
         raise RefusedError(f"a study needs 1 trial or more, got {num_trials}")
     if max_minutes is not None and not max_minutes > 0:
         raise RefusedError(f"a study may take a number of minutes above 0, got {max_minutes:g}")
+    space = default_space(config) if space is None else space
     space.require(config)
     manifest = read_features(store, corpus)
+    config = with_simulation_in_use(store, manifest, config)
     _require_effect(space, config, has_encoder=not manifest.spec().text_dim)
     objectives = read_objectives(config.tune.objectives, manifest.label_range, config.corruption.validation_rates)
     directions = [objective.direction for objective in objectives]
@@ -159,10 +163,10 @@ def study_id_for(corpus: str, feature_id: str, config: Config, space: Space) -> 
     Neither the parameters that it varies, nor the epochs of a final run, nor where and how many at a time it runs
     count.
     """
-    identity = config.to_dict()
+    identity = looked_at(config)
     for name in space.ranges:
         section, key = PARAMETERS[name].split(".")
-        del identity[section][key]
+        identity[section].pop(key, None)
     for name in ("max_concurrent_trials", "storage_url"):
         del identity["tune"][name]
     identity["tune"]["seeds"] = list(seeds_of_trial(config))
@@ -399,16 +403,19 @@ def _require_effect(space: Space, config: Config, *, has_encoder: bool) -> None:
             "the space varies reversal_strength, which has no effect with loss.adversarial=0; vary adversarial too"
         )
     terms = {"completeness", "adversarial", "reconstruction", "reversal_strength"}
-    if model.name != "lnln":
-        idle, lacking = {*terms, "dropout"}, f"model.name={model.name}"
+    of_flows = {name for name in PARAMETERS if name in SDUMC_TERMS}
+    if model.name == "sdumc":
+        idle, lacking = {*terms, "dropout"}, "model.name=sdumc"
+    elif model.name != "lnln":
+        idle, lacking = {*terms, *of_flows, "dropout"}, f"model.name={model.name}"
     else:
-        idle = set()
+        idle = set(of_flows)
         if not model.correction:
             idle |= terms - {"reconstruction"}
         if not model.reconstruction:
             idle.add("reconstruction")
         switched_off = [f"model.{key}=false" for key in ("correction", "reconstruction") if not getattr(model, key)]
-        lacking = " and ".join(switched_off)
+        lacking = " and ".join(switched_off) or "model.name=lnln"
     found = [name for name in space.ranges if name in idle]
     if found:
         raise RefusedError(

@@ -10,6 +10,7 @@ baselines.py  what others would do instead, written plainly
 measure.py    contenders in turn, repetitions, ratios and their spread
 record.py     what stays of one section: benchmarks/timings/<section>.json
 training.py   section `training`: a step and an evaluation, beside plain_lnln.py
+ranking.py    section `ranking`: SDUMC's Rank-N-Contrast, beside plain_rank_contrast.py
 memory.py     section `memory`: the peak of that step
 gpu.py        section `gpu`: whole steps on one GPU
 scaling.py    what several machines can gain, by arithmetic

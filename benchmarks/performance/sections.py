@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.performance import data, extract, gpu, memory, training
+from benchmarks.performance import data, extract, gpu, memory, ranking, training
 from benchmarks.performance.measure import AnyComparison
 from lnln.errors import RefusedError
 from lnln.progress import line
@@ -27,6 +27,7 @@ class Section:
 SECTIONS: dict[str, Section] = {
     "data": Section("Data", data.EXPLANATION, data.measure_data),
     "training": Section("Training", training.EXPLANATION, training.measure_training),
+    "ranking": Section("Rank-N-Contrast", ranking.EXPLANATION, ranking.measure_ranking),
     "memory": Section("Memory", memory.EXPLANATION, memory.measure_memory, memory.what_is_missing),
     "gpu": Section("Training on a GPU", gpu.EXPLANATION, gpu.measure_gpu, gpu.what_is_missing, gpu.card),
     "extract": Section("Extraction", extract.EXPLANATION, extract.measure_extract),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from benchmarks.results.plan import read_plan
+from benchmarks.results.plan import SEARCH, read_plan
 from lnln.data.manifest import read_features
 from lnln.data.store import Store
 from lnln.errors import RefusedError
@@ -81,7 +81,8 @@ def one(
 
 
 @app.command(hidden=True)
-def search(
+def section(
+    name: Annotated[Literal["search", "report"], typer.Argument(help="Which.")],
     plan: PlanFile,
     store: StoreFolder,
     scores: ScoresFolder,
@@ -89,27 +90,16 @@ def search(
     parent: Parent = 0,
     retrain_older_code: RetrainOlderCode = False,
 ) -> None:
-    """The search of `run`, in a process of its own."""
+    """The search or the report of `run`, in a process of its own."""
+    from benchmarks.results.report import make_report
     from benchmarks.results.search import search_and_choose
 
     _settle(cores, parent)
-    search_and_choose(read_plan(plan), Store(store), scores, retrain_older_code=retrain_older_code)
-
-
-@app.command(hidden=True)
-def report(
-    plan: PlanFile,
-    store: StoreFolder,
-    scores: ScoresFolder,
-    cores: Cores = "",
-    parent: Parent = 0,
-    retrain_older_code: RetrainOlderCode = False,
-) -> None:
-    """The report of `run`, in a process of its own."""
-    from benchmarks.results.report import make_report
-
-    _settle(cores, parent)
-    make_report(read_plan(plan), Store(store), scores)
+    wanted = read_plan(plan)
+    if name == SEARCH:
+        search_and_choose(wanted, Store(store), scores, retrain_older_code=retrain_older_code)
+    else:
+        make_report(wanted, Store(store), scores)
 
 
 def _settle(cores: str, parent: int) -> None:

@@ -67,8 +67,8 @@ from lnln.train.ablations import ABLATIONS
 from tuning.space import DEFAULT_SPACE, Space
 
 Selection = Literal["validation", "published"]
-# What the search is called where groups and experiments are chosen.
-SEARCH = "search"
+# What the search and the report are called where groups and experiments are chosen.
+SEARCH, REPORT = "search", "report"
 # How every model is corrupted when it is scored, whatever its own config says of masks: so all see the same views.
 VIEWS = CorruptionConfig()
 
@@ -286,8 +286,9 @@ def _plan(values: object) -> Plan:
     names = [group.name for group in listed]
     if shared := set(names) & set(made):
         raise RefusedError(f"{min(shared)!r} is both a group and an experiment; give one of them another name")
-    if SEARCH in {*names, *made}:
-        raise RefusedError(f"{SEARCH!r} is the study over the loss weights; give the group or experiment another name")
+    for name, what in ((SEARCH, "the study over the loss weights"), (REPORT, "the report on the main systems")):
+        if name in {*names, *made}:
+            raise RefusedError(f"{name!r} is {what}; give the group or experiment another name")
     plan = Plan(
         top.corpus,
         top.rates,

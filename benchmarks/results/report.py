@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results.code import code_fingerprint
-from benchmarks.results.plan import Group, Plan
-from benchmarks.results.run import REPORT
+from benchmarks.results.plan import REPORT, Group, Plan
 from benchmarks.results.scores import features_digest, read_all, write_record
 from lnln.data.manifest import FeatureManifest, read_features
 from lnln.data.store import Store

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.results.plan import Plan
+from benchmarks.results.plan import REPORT, Plan
 from benchmarks.results.report import MainReport
-from benchmarks.results.run import REPORT
 from lnln.data.schema import MODALITIES
 from lnln.markdown import code, escape
-from lnln.metrics import TITLES
 from lnln.report.blocks import Block, Heading, Prose, to_markdown
 from lnln.report.data import ABSENT, TEN_RATES, CorpusReport
 from lnln.report.sections import Part
-from lnln.report.verdict import cautions, join, judged_word, shown_metrics
+from lnln.report.verdict import UNDECIDED, cautions, highest_word, say_words, shown_metrics
 
 
 def report_section(plan: Plan, report: MainReport) -> list[str]:
@@ -53,13 +51,17 @@ def _answer(corpus: CorpusReport) -> Prose:
     """Whether any system is shown to be better than the reference where most is missing: the paper's open question."""
     view = corpus.suites[TEN_RATES]
     rates = ", ".join(f"{rate:g}" for rate in view.highest_rates)
-    shown = []
-    for title, differences in view.highest.items():
-        words = {metric: judged_word(corpus, title, differences[metric]) for metric in corpus.main_metrics}
-        said = [f"{word} in {TITLES[metric]}" for metric, word in words.items() if word in ("better", "worse")]
-        shown += [f"{title} is shown to be {join(said)}"] if said else []
+    said = {
+        title: say_words({metric: highest_word(corpus, title, metric) for metric in corpus.main_metrics})
+        for title in view.highest
+    }
+    shown = "; ".join(
+        f"{title} is {words if UNDECIDED in words else f'shown to be {words}'}"
+        for title, words in said.items()
+        if words
+    )
     nothing = f"no system is shown to be better or worse than {corpus.reference} in any of them"
     return Prose(
-        f"Over the rates {rates}, in {shown_metrics(corpus.main_metrics)}: {'; '.join(shown) or nothing}.",
+        f"Over the rates {rates}, in {shown_metrics(corpus.main_metrics)}: {shown or nothing}.",
         lead="The paper leaves open how LNLN compares with other methods at the highest missing rates.",
     )

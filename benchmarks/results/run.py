@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.results.code import code_fingerprint, is_made_by, record_code
-from benchmarks.results.plan import SEARCH, VIEWS, Experiment, Plan
+from benchmarks.results.plan import REPORT, SEARCH, VIEWS, Experiment, Plan
 from benchmarks.results.scores import (
     Scores,
     SplitScores,
@@ -38,8 +38,6 @@ from lnln.errors import RefusedError
 from lnln.progress import line
 from lnln.runs import Run, run_folder, run_id_for, trained_values
 
-# What the report is called where groups and experiments are chosen.
-REPORT = "report"
 # How long a training may take to put down its work when it is told to stop: Ray's processes each take a while on a
 # machine that is busy.
 STOP_SECONDS = 60
@@ -70,7 +68,7 @@ class ReportJob:
 
     @property
     def command(self) -> list[str]:
-        return [REPORT]
+        return ["section", REPORT]
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class SearchJob:
 
     @property
     def command(self) -> list[str]:
-        return [SEARCH]
+        return ["section", SEARCH]
 
 
 AnyJob = Job | SearchJob | ReportJob

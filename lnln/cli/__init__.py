@@ -24,6 +24,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "import": data.import_,
     "extract": data.extract,
     "corrupt": data.corrupt,
+    "simulate": data.simulate,
     "train": training.train,
     "tune": studies.tune,
     "choose": studies.choose,

@@ -71,7 +71,7 @@ def table(
     """
     from rich.text import Text
 
-    cells = [[_visible(str(cell)) for cell in row] for row in rows]
+    cells = [[visible(str(cell)) for cell in row] for row in rows]
     made = rich.table.Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
         are_numbers = index > 0 and all(_is_number_like(row[index]) for row in cells)
@@ -85,6 +85,6 @@ def _is_number_like(cell: str) -> bool:
     return not cell or cell[0].isdigit() or cell[0] in "+-−"
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """`text` with what would move a terminal's cursor, or do worse, spelled out; names come from anywhere."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Verbs from a corpus to its views."""
+"""Verbs from a corpus to its views and its simulated text."""
 
 from __future__ import annotations
 
@@ -102,3 +102,31 @@ def corrupt(
     with session.console.as_progress(), dask_client(Settings()) as client:
         views = write_views(session.store, corpus, chosen_config(corpus, config, overrides, seed), client=client)
     show.views(session.console, corpus, views)
+
+
+def simulate(
+    context: typer.Context,
+    corpus: Corpus,
+    provider: Annotated[
+        str, typer.Option(help="What simulates: regressor, learned from the corpus; recognition or speech_llm.")
+    ] = "regressor",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="One knob of the provider, such as num_steps=16; may be repeated."),
+    ] = None,
+    clips: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Of a provider that hears clips: where they lie, as `lnln extract` takes it."),
+    ] = None,
+) -> None:
+    """What the text's features might be, judged by the audio: for models that go without text."""
+    from pipelines.execute import dask_client
+    from pipelines.settings import Settings
+    from pipelines.simulate import simulate as simulate_corpus
+    from pipelines.simulators import load_provider
+
+    session: Session = context.obj
+    chosen = load_provider(provider, overrides or [])
+    with session.console.as_progress(), dask_client(Settings()) as client:
+        outcome = simulate_corpus(session.store, corpus, chosen, client, clips=clips)
+    show.simulation(session.console, outcome.simulation, was_there=outcome.was_there)

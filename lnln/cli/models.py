@@ -37,10 +37,13 @@ def publish(
 
 
 def _origin(store: Store, run_id: str, study_id: str) -> Origin:
-    """Which trial of the study has the parameters of the run; RefusedError where none has."""
+    """Which trial of the study has the parameters of the run; RefusedError where none has, and where the run differs
+    from what the study chooses for in anything else that a model hangs on but its seed."""
+    from lnln.evaluate.systems import seedless_values
     from lnln.model_store import Origin
     from lnln.runs import load_run
     from tuning.record import load_study
+    from tuning.space import with_parameters
 
     study, run = load_study(store, study_id), load_run(store, run_id)
     parameters = study.space.configured(run.config)
@@ -51,6 +54,12 @@ def _origin(store: Store, run_id: str, study_id: str) -> Origin:
             f"no trial of study {study_id} on {study.corpus} has the parameters of run {run_id} on {run.corpus}, "
             f"{said}; leave --study out"
         )
+    mine, theirs = (seedless_values(each) for each in (run.config, with_parameters(study.trained_config(), parameters)))
+    mine["features"], theirs["features"] = run.feature_id, study.feature_id
+    absent = "none"
+    if differing := [key for key in {**theirs, **mine} if mine.get(key, absent) != theirs.get(key, absent)]:
+        said = ", ".join(f"{key} {mine.get(key, absent)}, not {theirs.get(key, absent)}" for key in differing)
+        raise RefusedError(f"run {run_id} is none of what study {study_id} tried: it has {said}; leave --study out")
     return Origin(study_id, None if trial.is_configured else trial.number)
 
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import rich.console
 import rich.table
 
-from lnln.cli.console import Console, table
+from lnln.cli.console import Console, table, visible
 from lnln.config import to_dict
 
 if TYPE_CHECKING:
     from lnln.data.manifest import FeatureManifest, ViewManifest
     from lnln.data.quarantine import Quarantined
+    from lnln.data.simulated_text import Simulation
     from lnln.doctor import Finding
     from lnln.evaluations import Evaluation
     from lnln.gc import Garbage
@@ -96,6 +97,51 @@ def views(console: Console, name: str, made: Sequence[ViewManifest]) -> None:
     columns = ["view", "protocol", "rates or draw", "text erased", "audio erased", "vision erased"]
     value = {"corpus": name, "views": [{"view_id": view.view_id, "spec": to_dict(view.spec)} for view in made]}
     console.result(value, table=table(columns, rows, f"views of {name}"), lines=[f"{len(made)} views"])
+
+
+def simulation(console: Console, made: Simulation, *, was_there: bool) -> None:
+    """was_there: it had been made before this call, which then did nothing."""
+    rows = [
+        [split, made.splits[split].num_utterances, f"{lengths.mean:.1f}", lengths.max, lengths.num_absent]
+        for split, lengths in made.lengths.items()
+    ]
+    tables = [table(["split", "utterances", "mean steps", "most", "without"], rows, f"simulated text of {made.corpus}")]
+    lines = [
+        f"simulated text {made.simulation_id} of corpus {made.corpus}, features {made.feature_id}, by "
+        f"{made.provider['name']}, {made.dim} dimensions{': was there already, nothing was done' if was_there else ''}"
+    ]
+    judged = {split: made.quality[split] for split in ("train", "valid") if split in made.quality}
+    if judged:
+        told = [
+            [split, one["num_utterances"], *(_scored(one[of][score]) for score in ("r2", "cosine") for of in _SAID)]
+            for split, one in judged.items()
+        ]
+        columns = ["learned, and judged on", "utterances", "R²", "R² of the mean", "cosine", "cosine of the mean"]
+        tables.append(table(columns, told, "what the audio tells of the text's features"))
+        useless = [s for s, one in judged.items() if not _is_better(one["simulated"]["r2"], one["mean_step"]["r2"])]
+        if useless:
+            lines.append(
+                f"On {' and '.join(useless)}, none of which its map has seen, the mean step is as near to the text's "
+                "features as the simulated ones."
+            )
+    if failed := made.counts.get("utterances_failed", 0):
+        lines.append(f"{failed} utterances could not be heard and have no steps.")
+    if lost := made.counts.get("utterances_without_clip", 0):
+        lines.append(f"{lost} utterances have no clip there, and no steps.")
+    value = {**to_dict(made), "was_there": was_there}
+    console.result(value, table=rich.console.Group(*tables), lines=lines)
+
+
+# What is judged: the simulated steps, and the mean step in place of each.
+_SAID = ("simulated", "mean_step")
+
+
+def _scored(score: float | None) -> str:
+    return "undefined" if score is None else f"{score:.3f}"
+
+
+def _is_better(score: float | None, other: float | None) -> bool:
+    return score is not None and other is not None and score > other
 
 
 def run(console: Console, finished: Run, *, was_finished: bool) -> None:
@@ -375,8 +421,10 @@ def predictions(console: Console, rows: Sequence[dict[str, Any]], left_out: Sequ
 
 
 def findings(console: Console, found: Sequence[Finding]) -> None:
+    """All of them as a table; of what is wrong, what was expected and what mends it too, in a line each."""
     rows = [[finding.topic, finding.level, finding.text] for finding in found]
-    console.result({"findings": to_dict(list(found))}, table=table(["what", "state", "found"], rows))
+    lines = [f"wrong: {' '.join(visible(finding.line).split())}" for finding in found if finding.level == "wrong"]
+    console.result({"findings": to_dict(list(found))}, table=table(["what", "state", "found"], rows), lines=lines)
 
 
 def garbage(console: Console, found: Garbage, removed: Sequence[str] | None, *, command: str) -> None:

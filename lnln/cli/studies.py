@@ -70,13 +70,13 @@ def tune(
         raise typer.BadParameter("it stops what --submit started; give that too", param_hint="--stop")
     of_trial, num_gpus = read_seeds("--seeds", seeds), read_gpus("--gpus-per-worker", gpus_per_worker)
     max_minutes = read_minutes("--minutes", minutes)
-    from tuning.space import load_space
+    from tuning.space import default_space, load_space
 
     session: Session = context.obj
     options = [] if of_trial is None else [f"tune.seeds={of_trial}"]
     options += [] if parallel is None else [f"tune.max_concurrent_trials={parallel}"]
     chosen = chosen_config(corpus, config, [*(overrides or []), *options], seed)
-    ranges = load_space(space)
+    ranges = load_space(space, default_space(chosen))
     if submit is not None and stop:
         study_id = _stop(session, submit, corpus, chosen, ranges, trials)
         session.console.result({"study_id": study_id, "is_stopped": True}, lines=[f"study {study_id} is stopped"])
@@ -172,9 +172,11 @@ def _stop(session: Session, address: str, corpus: str, config: Config, space: Sp
 
 def _study_id(session: Session, corpus: str, config: Config, space: Space) -> str:
     from lnln.data.manifest import read_features
+    from lnln.data.model_inputs import with_simulation_in_use
     from tuning.sweep import study_id_for
 
-    return study_id_for(corpus, read_features(session.store, corpus).feature_id, config, space)
+    manifest = read_features(session.store, corpus)
+    return study_id_for(corpus, manifest.feature_id, with_simulation_in_use(session.store, manifest, config), space)
 
 
 def train_arguments(corpus: str, config: str | None, overrides: Sequence[str] | None, seed: int | None) -> list[str]:

@@ -37,7 +37,9 @@ def train(
     parallel: Parallel = None,
     workers: WorkerRange = "1",
     gpus_per_worker: GpusPerWorker = 1.0,
-    model: Annotated[str | None, typer.Option(help="The network: lnln, text_only or late_fusion (model.name).")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The network: lnln, sdumc, text_only or late_fusion (model.name).")
+    ] = None,
 ) -> None:
     """One run, or one for each seed; started again with the same arguments it continues, or says that it finished
     before."""
@@ -156,8 +158,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="Sets of views, the same for all models: ten_rates, absent (modalities), block, noise, grid (rates by "
-            "modality), or all.",
+            help="Sets of views, the same for all models: ten_rates, absent (modalities), text_missing, block, noise, "
+            "grid (rates by modality), or all.",
         ),
     ] = None,
 ) -> None:
@@ -203,7 +205,7 @@ def report(
         str | None, typer.Option(metavar="NAME,...", help="Sets of views; default: ten_rates,absent.")
     ] = None,
     corpus: Annotated[str | None, typer.Option(help="Another corpus than the models were trained on.")] = None,
-    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    split: Annotated[str | None, typer.Option(help="train, valid or test, which is the default.")] = None,
     mask_seeds: Annotated[str | None, typer.Option(help="Mask seeds, such as 0,1,2, which is the default.")] = None,
     reference: Annotated[
         str | None, typer.Option(help="What the others are compared with, by title or name; default: the first.")
@@ -219,7 +221,13 @@ def report(
         raise RefusedError(
             f"a study is reported alone, got {', '.join(names)}; `{session.command} report {studies[0]}` does that"
         )
-    given = {"--suite": suite, "--corpus": corpus, "--mask-seeds": mask_seeds, "--reference": reference}
+    given = {
+        "--suite": suite,
+        "--corpus": corpus,
+        "--split": split,
+        "--mask-seeds": mask_seeds,
+        "--reference": reference,
+    }
     for option in [option for option, value in given.items() if studies and value is not None]:
         raise typer.BadParameter("it is about models, and this is a study", param_hint=option)
     where = folder or Path("reports") / Path(names[0].rpartition("=")[2]).resolve().name
@@ -238,7 +246,7 @@ def report(
                 where,
                 suites=DEFAULT_SUITES if suite is None else [part.strip() for part in suite.split(",")],
                 corpus=corpus,
-                split=split,
+                split=split or "test",
                 mask_seeds=seeds,
                 reference=reference,
             )

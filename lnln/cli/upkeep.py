@@ -46,12 +46,22 @@ def gc(
     show.garbage(session.console, garbage, removed if delete else None, command=again)
 
 
-def doctor(context: typer.Context) -> None:
+def doctor(
+    context: typer.Context,
+    config: Annotated[
+        str | None, typer.Option(help="A config that a training is to have: name or .yaml; it may ask for a GPU.")
+    ] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value of it; repeatable.")] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs that a training is to have, here or on RAY_ADDRESS.")] = 0,
+) -> None:
     """What this machine and the configured store, Dask, Ray and Prefect can do, and what is wrong."""
+    from lnln.config import load_config
     from lnln.doctor import examine
 
     session: Session = context.obj
-    findings = examine(session.store_url)
+    chosen = load_config(config, overrides or []) if config or overrides else None
+    with session.console.as_progress():
+        findings = examine(session.store_url, chosen, gpus)
     show.findings(session.console, findings)
     if any(finding.level == "wrong" for finding in findings):
         raise typer.Exit(1)

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Modality = Literal["text", "audio", "vision"]
+# What is read of an utterance: its modalities, and simulated text where there is some.
+Stream = Literal["text", "audio", "vision", "simulated_text"]
 Split = Literal["train", "valid", "test", "unassigned"]
 
 MODALITIES: tuple[Modality, ...] = ("text", "audio", "vision")
@@ -92,6 +94,8 @@ class Utterances:
     text: WordPiece ids int32 with [CLS] and [SEP], or float32 (total steps, dim) language features; length 0 where
     there is no transcript.
     audio, vision: float32 (total frames, dim); length 0 where the modality is absent.
+    simulated_text: float32 (total steps, dim), what the features of the text might be, judged by the audio
+    (`lnln/data/simulated_text.py`); None where nobody asked for it.
     """
 
     utterance_id: list[str]
@@ -101,6 +105,7 @@ class Utterances:
     audio: Ragged
     vision: Ragged
     modality_labels: dict[Modality, NDArray[np.float32]] = field(default_factory=dict)
+    simulated_text: Ragged | None = None
 
     def __len__(self) -> int:
         return len(self.utterance_id)
@@ -112,6 +117,11 @@ class Utterances:
 
     def sequences(self, modality: Modality) -> Ragged:
         return {"text": self.text, "audio": self.audio, "vision": self.vision}[modality]
+
+    def streams(self) -> dict[Stream, Ragged]:
+        """Everything that a model may read."""
+        streams: dict[Stream, Ragged] = {modality: self.sequences(modality) for modality in MODALITIES}
+        return streams if self.simulated_text is None else {**streams, "simulated_text": self.simulated_text}
 
     def lengths(self) -> dict[Modality, NDArray[np.int64]]:
         """Steps before padding, per modality."""
@@ -127,6 +137,7 @@ class Utterances:
             audio=self.audio.rows(first, last),
             vision=self.vision.rows(first, last),
             modality_labels={m: labels[first:last] for m, labels in self.modality_labels.items()},
+            simulated_text=None if self.simulated_text is None else self.simulated_text.rows(first, last),
         )
 
     def take(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Utterances:
@@ -139,11 +150,14 @@ class Utterances:
             audio=self.audio.take(chosen),
             vision=self.vision.take(chosen),
             modality_labels={m: labels[chosen] for m, labels in self.modality_labels.items()},
+            simulated_text=None if self.simulated_text is None else self.simulated_text.take(chosen),
         )
 
     @classmethod
     def concatenate(cls, parts: Sequence[Utterances]) -> Utterances:
         assert parts, "nothing to concatenate"
+        simulated = [part.simulated_text for part in parts if part.simulated_text is not None]
+        assert len(simulated) in (0, len(parts)), "all parts have simulated text, or none has"
         return cls(
             utterance_id=[name for part in parts for name in part.utterance_id],
             raw_text=[text for part in parts for text in part.raw_text],
@@ -154,6 +168,7 @@ class Utterances:
             modality_labels={
                 m: np.concatenate([part.modality_labels[m] for part in parts]) for m in parts[0].modality_labels
             },
+            simulated_text=Ragged.concatenate(simulated) if simulated else None,
         )
 
 
@@ -164,6 +179,8 @@ class FeatureSpec:
     Lengths are the longest of the training split, in steps. `vocabulary_size` and `unknown_id` are the tokenizer's.
     text_dim: width of ready-made language features, 0 where text is token ids. tokenizer: Hugging Face name of the
     vocabulary of the ids, "" where it is not known or text is features (then `vocabulary_size` is 0).
+    simulated_text_dim, simulated_text_length: width of a step of simulated text and the most steps; 0 where there is
+    none.
     """
 
     audio_dim: int
@@ -176,3 +193,5 @@ class FeatureSpec:
     label_range: tuple[float, float]
     text_dim: int = 0
     tokenizer: str = ""
+    simulated_text_dim: int = 0
+    simulated_text_length: int = 0

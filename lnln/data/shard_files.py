@@ -137,6 +137,8 @@ def _is_like(found: pa.DataType, expected: pa.DataType) -> bool:
 
 def _how_to_mend(entry: ShardEntry) -> str:
     corpus, kind = entry.path.split("/")[:2]
+    if kind == "simulated":
+        return f"run `lnln simulate {corpus}` again, with the options that made it"
     return (
         f"run `lnln corrupt {corpus}` again, with the config that asked for it"
         if kind == "views"

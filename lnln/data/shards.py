@@ -81,7 +81,7 @@ def read_extractors(data: bytes, *, name: str = "shard") -> dict[Modality, dict[
 def decode_shard(data: bytes, dims: Mapping[Modality, int] | None = None, *, name: str = "shard") -> Utterances:
     """Utterances from the bytes of a feature shard; `name` is what a refusal calls it.
 
-    dims of audio, vision and language features (not of ids) default to those that the file states. RefusedError where
+    dims of audio, vision and language features (not of ids) default, each, to what the file states. RefusedError where
     the file is none of ours, contradicts itself, or has other dims.
     """
     return Utterances.concatenate(_decode(data, dims, name))
@@ -92,7 +92,7 @@ def _decode(data: bytes, dims: Mapping[Modality, int] | None, name: str) -> list
     schema = read_schema(data, name)
     stated = _stated_dims(schema.metadata)
     framed = _framed(_has_text_features(schema) if dims is None else dims.get("text", 0) > 0)
-    dims = stated if dims is None else dims
+    dims = stated if dims is None else {**stated, **dims}
     table = read_parquet(data, name, _required(framed), [f"label_{modality}" for modality in MODALITIES])
     for modality in framed:
         if dims.get(modality, 0) < 1:

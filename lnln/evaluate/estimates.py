@@ -203,8 +203,9 @@ def _baselines(
     """Scores and samples of what needs no model, by name and metric."""
     manifest = read_features(store, evaluation.corpus, evaluation.feature_id)
     if "train" not in manifest.splits:
-        # Then `evaluate` takes the labels that the model was trained on.
-        manifest = read_features(store, evaluation.trained_on.partition(",")[0])
+        # Then `evaluate` takes the labels that the model was trained on: of another corpus, or of other features.
+        corpus, _, feature_id = evaluation.trained_on.partition(", features ")
+        manifest = read_features(store, corpus, feature_id or None)
     answers = baseline_answers(read_labels(store, manifest, "train"), said.label, evaluation.label_range)
     different = sorted({answer for by_metric in answers.values() for answer in by_metric.values()})
     constants = np.repeat(np.array(different, np.float32)[:, None], len(said.label), axis=1)

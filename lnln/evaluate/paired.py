@@ -50,7 +50,8 @@ class Difference:
     """System minus reference, mean over `seeds`; low, high: what the truth lies between in `share` of all cases.
 
     seeds: of the pairs; empty where they are not known, or trainings are not paired. is_better: None where the interval
-    holds 0. counts_training: whether the interval allows for what another training seed would change.
+    holds 0, or utterances are too few for a word. counts_training: whether the interval allows for what another
+    training seed would change.
     """
 
     value: float

@@ -156,18 +156,14 @@ class Ridge:
         """By the normal equations of all draws, for the best of ALPHAS on validation; the larger of equals."""
         products, moments, means, mean_label = self._normal_equations()
         valid = _read_labelled(self.store, self.manifest, "valid")
-        views = [[*self.design.chunks(self.manifest, valid, spec)] for spec in self._validation_views()]
-        best: Weights | None = None
+        tried: list[tuple[float, Array, float]] = []
         for alpha in sorted(ALPHAS, reverse=True):
             penalty = np.eye(len(means)) * alpha * self.num_draws
             weights: Array = np.linalg.solve(products + penalty, moments).astype(np.float64)
-            bias = mean_label - float(means @ weights)
-            said = [np.concatenate([self._clipped(chunk @ weights + bias) for chunk in view]) for view in views]
-            mae = float(np.mean([np.abs(each - valid.label).mean() for each in said]))
-            if best is None or mae < best.mae:
-                best = Weights(weights, bias, alpha, mae)
-        assert best is not None, "there is an alpha"
-        return best
+            tried.append((alpha, weights, mean_label - float(means @ weights)))
+        maes = np.mean([self._maes(tried, valid, spec) for spec in self._validation_views()], axis=0)
+        alpha, weights, bias = tried[int(np.argmin(maes))]
+        return Weights(weights, bias, alpha, float(maes.min()))
 
     def predict(self, manifest: FeatureManifest, utterances: Utterances, spec: ViewSpec) -> Values:
         """(N,) what it says of `utterances`, of `manifest`, under the view `spec`."""
@@ -201,6 +197,14 @@ class Ridge:
         num = len(labels) * self.num_draws
         means = sums / num
         return products - num * np.outer(means, means), moments, means, float(labels.mean())
+
+    def _maes(self, tried: Sequence[tuple[float, Array, float]], valid: Utterances, spec: ViewSpec) -> list[float]:
+        """Of each alpha with its weights and bias, on one view, of which one chunk is held at a time."""
+        said: list[list[Array]] = [[] for _ in tried]
+        for chunk in self.design.chunks(self.manifest, valid, spec):
+            for parts, (_, weights, bias) in zip(said, tried, strict=True):
+                parts.append(self._clipped(chunk @ weights + bias))
+        return [float(np.abs(np.concatenate(parts) - valid.label).mean()) for parts in said]
 
     def _clipped(self, values: Array) -> Array:
         return values.clip(*self.manifest.label_range)

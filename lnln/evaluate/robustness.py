@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnln.config import Rate
-from lnln.evaluate.comparison import check_comparable, training_pairs
+from lnln.evaluate.comparison import check_comparable, if_enough, telling_chance, training_pairs
 from lnln.evaluate.estimates import Estimate, SuiteScores, estimate
-from lnln.evaluate.paired import Difference, paired_difference
+from lnln.evaluate.paired import Difference, TrainingChance, paired_difference, pooled_chance
 from lnln.metrics import higher_is_better
 
 Array = NDArray[np.float64]
@@ -67,14 +67,18 @@ def robustness(scores: SuiteScores, metric: str, complete: SuiteScores | None = 
     )
 
 
-def effective_robustness(scores: SuiteScores, reference: SuiteScores, metric: str) -> EffectiveRobustness | None:
+def effective_robustness(
+    scores: SuiteScores, reference: SuiteScores, metric: str, peers: Sequence[SuiteScores] = ()
+) -> EffectiveRobustness | None:
     """How much better `scores` are at r > 0 than a model as good at r = 0 that loses what the reference loses.
 
     s(r) - [b + (s(0) - b) (ref(r) - b) / (ref(0) - b)], paired by training seed and utterance; what needs no training
-    is paired with every training of the other side. b: of the train mean for MAE and Corr, of the most frequent class
-    for accuracies and F1. Taori et al. 2020 (arXiv 2007.00644, section 2) draw the line of what is expected through
-    many reference models; with one it goes through that and the constant. None where the reference is not above the
-    constant at rate 0, where the two have no seed in common, and for a suite without rate 0.
+    is paired with every training of the other side. peers: systems whose trainings say how far those of a single pair
+    may differ; where none has several, the interval is of utterances alone (`counts_training`). b: of the train mean
+    for MAE and Corr, of the most frequent class for accuracies and F1. Taori et al. 2020 (arXiv 2007.00644, section 2)
+    draw the line of what is expected through many reference models; with one it goes through that and the constant.
+    None where the reference is not above the constant at rate 0, where the two have no seed in common, and for a suite
+    without rate 0.
     """
     check_comparable(scores, reference)
     rates = tuple(rate for rate in scores.rates if rate != 0)
@@ -82,28 +86,68 @@ def effective_robustness(scores: SuiteScores, reference: SuiteScores, metric: st
     if 0 not in scores.rates or not rates or not pairs:
         return None
     mine, theirs = (list(side) for side in zip(*pairs, strict=True))
-    baseline = "one_class" if metric.startswith(("acc", "f1")) else "predict_mean"
-    constant = scores.baselines[baseline][metric]
-    drawn = scores.baseline_samples[baseline][metric][:, None]
+    (own, own_drawn), (expected, expected_drawn) = (_above_constant(each, metric) for each in (scores, reference))
     sign = 1 if higher_is_better(metric) else -1
-    points, samples = (
-        sign * _beyond(sign * own, sign * expected, scores.rates)
-        for own, expected in (
-            (
-                scores.points[metric].mean(axis=1)[mine] - constant,
-                reference.points[metric].mean(axis=1)[theirs] - constant,
-            ),
-            (scores.samples[metric][mine] - drawn, reference.samples[metric][theirs] - drawn),
-        )
-    )
+    points = sign * _beyond(own[mine], expected[theirs], scores.rates)
+    samples = sign * _beyond(own_drawn[mine], expected_drawn[theirs], scores.rates)
     if not (np.isfinite(points).all() and np.isfinite(samples).all()):
         return None
+    known = [*{each.title: each for each in (scores, reference, *peers)}.values()]
+
+    def difference(places: Sequence[int]) -> Difference:
+        single = (own[mine[0]], expected[theirs[0]]) if len(pairs) == 1 else None
+        chance = None if single is None else _chance_of_a_pair(scores, reference, known, metric, single, places)
+        chosen = list(places)
+        made = paired_difference(
+            metric, seeds, points[..., chosen].mean(axis=-1), samples[..., chosen].mean(axis=-1), chance
+        )
+        return if_enough(scores, made)
+
     return EffectiveRobustness(
         reference=reference.title,
         rates=rates,
-        by_rate=tuple(paired_difference(metric, seeds, points[..., i], samples[..., i]) for i in range(len(rates))),
-        mean=paired_difference(metric, seeds, points.mean(axis=-1), samples.mean(axis=-1)),
+        by_rate=tuple(difference([place]) for place in range(len(rates))),
+        mean=difference(range(len(rates))),
     )
+
+
+def _above_constant(scores: SuiteScores, metric: str) -> tuple[Array, Array]:
+    """Points (K, T) and samples (K, R, T) of what is better than the best known constant; more is better."""
+    baseline = "one_class" if metric.startswith(("acc", "f1")) else "predict_mean"
+    drawn = scores.baseline_samples[baseline][metric][:, None]
+    sign = 1 if higher_is_better(metric) else -1
+    points = scores.points[metric].mean(axis=1)
+    return sign * (points - scores.baselines[baseline][metric]), sign * (scores.samples[metric] - drawn)
+
+
+def _chance_of_a_pair(
+    scores: SuiteScores,
+    reference: SuiteScores,
+    known: Sequence[SuiteScores],
+    metric: str,
+    pair: tuple[Array, Array],
+    places: Sequence[int],
+) -> TrainingChance | None:
+    """For effective robustness over the rates above 0 at `places`, as `paired_difference` takes it; None where no
+    system of `known` has several trainings. pair: (T,) gains on the constant of the two.
+
+    A training of either side enters by its g(r) - g(0) k, g its gain on the constant and k what the reference keeps of
+    its own; that of the reference as often as its gain at 0 goes into that of `scores`.
+    """
+    if not (scores.is_trained or reference.is_trained):
+        return TrainingChance(0.0, 1)
+    start, (own, expected) = list(scores.rates).index(0), pair
+    kept = expected / expected[start]
+    trained = []
+    for each in telling_chance(known):
+        gains = _above_constant(each, metric)[0]
+        trained.append(np.delete(gains - gains[:, [start]] * kept, start, axis=1)[:, list(places)].mean(axis=1))
+    chance = pooled_chance(trained)
+    if chance is None:
+        return None
+    # `paired_difference` counts a training on each side, of equal weight.
+    weights = float(scores.is_trained), float(reference.is_trained) * own[start] / expected[start]
+    return TrainingChance(float(chance.sd * np.sqrt((weights[0] ** 2 + weights[1] ** 2) / 2)), chance.freedom)
 
 
 def _area(scores: SuiteScores, metric: str) -> Estimate | None:

@@ -43,6 +43,7 @@ from lnln.evaluations import (
     read_evaluation,
 )
 from lnln.model_store.opened import OpenedModel, open_model
+from lnln.model_store.simulator import TextSource, text_source
 from lnln.progress import bar
 from lnln.runs import run_folder
 
@@ -122,6 +123,8 @@ class Evaluator:
         self.store, self.batch_size = store, batch_size
         # The last split that was read, by features and split: all of it lies in memory.
         self._read: dict[tuple[str, Split], tuple[Utterances, Values | None]] = {}
+        # The same with the simulated text that was last wanted.
+        self._simulated: dict[tuple[str, Split, str], Utterances] = {}
 
     def open(
         self, name: str, corpus: str | None = None, *, split: str = "test", selection: str = "validation"
@@ -133,7 +136,8 @@ class Evaluator:
             raise RefusedError(f"a selection is one of {', '.join(SELECTIONS)}, got {selection!r}")
         opened = open_model(self.store, name)
         selected = open_selected_on_test(self.store, opened) if selection == "published" else None
-        return Subject(self, opened, selected, features_for(self.store, opened, corpus), split)
+        manifest = features_for(self.store, opened, corpus)
+        return Subject(self, opened, selected, manifest, split, text_source(self.store, opened, manifest))
 
     def read(self, manifest: FeatureManifest, split: Split) -> tuple[Utterances, Values | None]:
         """The utterances of the split, and the labels of the training split, None where there is none."""
@@ -144,18 +148,35 @@ class Evaluator:
             if labels is None and "train" in manifest.splits:
                 labels = read_labels(self.store, manifest, "train")
             self._read = {key: (utterances, labels)}
+            self._simulated = {}
         return self._read[key]
+
+    def read_with(
+        self, manifest: FeatureManifest, split: Split, source: TextSource | None
+    ) -> tuple[Utterances, Values | None]:
+        """As `read`, with the simulated text of `source`."""
+        utterances, labels = self.read(manifest, split)
+        if source is None:
+            return utterances, labels
+        key = manifest.digest(), split, source.said if source.simulation is None else source.simulation.digest()
+        if source.simulation is None or key not in self._simulated:
+            self._simulated = {key: source.add(self.store, split, utterances)}
+        return self._simulated[key], labels
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model on a split, ready to be scored. selected: its weights selected on test, where these are scored."""
+    """A model on a split, ready to be scored. selected: its weights selected on test, where these are scored.
+
+    source: of the simulated text that it reads, None where it reads none.
+    """
 
     evaluator: Evaluator
     opened: OpenedModel
     selected: SelectedOnTest | None
     manifest: FeatureManifest
     split: Split
+    source: TextSource | None = None
 
     def score_suites(
         self, suites: Sequence[str], mask_seeds: Sequence[int] | None = None, *, force: bool = False
@@ -175,10 +196,12 @@ class Subject:
         self._check(specs)
         opened, selected, manifest, store = self.opened, self.selected, self.manifest, self.evaluator.store
         weights = opened.weights_sha256 if selected is None else selected.digest
-        identity = evaluation_id(weights, manifest.digest(), self.split, [spec.view_id for spec in specs])
+        source, view_ids = self.source, [spec.view_id for spec in specs]
+        simulated = "" if source is None else source.identity
+        identity = evaluation_id(weights, manifest.digest(), self.split, view_ids, simulated)
         if not force and (stored := _stored(store, opened, identity)) is not None:
             return stored
-        utterances, train_labels = self.evaluator.read(manifest, self.split)
+        utterances, train_labels = self.evaluator.read_with(manifest, self.split, source)
         transfer = transfer_to(store, opened, manifest, self.split, utterances.label)
         if train_labels is None and transfer is not None:
             train_labels = transfer.train_labels
@@ -199,6 +222,10 @@ class Subject:
             for epoch, a in answers.items()
         }
         model: dict[str, Any] = {"run_id": opened.run_id, "weights_sha256": weights}
+        carries_over = () if transfer is None else transfer.carries_over
+        if source is not None:
+            model["simulated_text"] = source.said
+            carries_over = (*carries_over, *([] if transfer is None else [f"simulated text: {source.said}"]))
         if selected is None:
             numbers = scored[None]
         else:
@@ -217,7 +244,7 @@ class Subject:
             note="" if selected is None else PUBLISHED_SELECTION,
             absent_modalities=tuple(opened.features.get("absent_modalities", ())),
             trained_on="" if transfer is None else transfer.trained_on,
-            carries_over=() if transfer is None else transfer.carries_over,
+            carries_over=carries_over,
             **numbers,
         )
 

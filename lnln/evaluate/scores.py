@@ -50,7 +50,9 @@ def score_views(
     is_labelled = np.isfinite(labels)
     # The constant answers as further views, (V + C, L): so they are drawn together with the model's.
     rows = np.concatenate([predictions[:, is_labelled], np.repeat(constants[:, None], is_labelled.sum(), axis=1)])
-    samples = resampled_scores(rows, labels[is_labelled], label_range, num_resamples=NUM_RESAMPLES, seed=BOOTSTRAP_SEED)
+    samples = resampled_scores(
+        rows, labels[is_labelled], label_range, num_resamples=NUM_RESAMPLES, seed=BOOTSTRAP_SEED, with_f1=True
+    )
     overall = {metric: drawn[:, : len(views)].mean(axis=1) for metric, drawn in samples.items()}
     scored = score_answers(answers, labels, label_range)
     # A constant correlates with nothing, so there is no margin to state.

@@ -78,6 +78,12 @@ SUITES: dict[str, Suite] = {
         "modality",
         (_only("L"), _only("A"), _only("V"), _only("L", "A"), _only("L", "V"), _only("A", "V")),
     ),
+    "text_missing": Suite(
+        "Missing text",
+        "what it is worth complete, and what is left of that without any text: SDUMC's two settings",
+        "modality",
+        (0.0, _only("A", "V")),
+    ),
     "block": Suite(
         "Lost stretches",
         "what it is worth when what is lost is one stretch of each modality instead of single steps",

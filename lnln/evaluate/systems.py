@@ -22,7 +22,7 @@ from lnln.model_store.opened import OpenedModel
 from lnln.runs import trained_values
 
 # Of `model.name`.
-NETWORK_TITLES = {"lnln": "LNLN", "text_only": "text only", "late_fusion": "late fusion"}
+NETWORK_TITLES = {"lnln": "LNLN", "sdumc": "SDUMC", "text_only": "text only", "late_fusion": "late fusion"}
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,12 @@ def _titled(found: Sequence[_Found]) -> list[System]:
     """Systems with titles that differ: what was asked for, else the network and what is not alike in all of them."""
     values = [{} if each.config is None else seedless_values(each.config) for each in found]
     known = [each for each in values if each]
-    differing = [key for key in (known[0] if known else {}) if len({repr(each.get(key)) for each in known}) > 1]
+    # What a network does not look at stands at its default; which simulated text was read says more of a corpus.
+    keys = [key for key in dict.fromkeys(key for each in known for key in each) if key != "model.simulation"]
+    default = _flat(Config().to_dict())
+    differing = [key for key in keys if len({repr(each.get(key, default[key])) for each in known}) > 1]
+    if len({each["model.simulation"] for each in known if "model.simulation" in each}) > 1:
+        differing.append("model.simulation")
     titles = []
     for each, flat in zip(found, values, strict=True):
         title = each.title or each.names[0]
@@ -141,7 +146,11 @@ def _titled(found: Sequence[_Found]) -> list[System]:
             # What else the mode decides is said by the mode.
             expected = seedless_values(Config.from_dict({"model": {"name": model.name, "mode": model.mode}}))
             expected["model.mode"] = Config().model.mode
-            own = [key for key in differing if key != "model.name" and flat[key] != expected[key]]
+            own = [
+                key
+                for key in differing
+                if key in flat and key != "model.name" and flat[key] != expected.get(key, default[key])
+            ]
             said = [f"{key.rpartition('.')[2]}={flat[key]}" for key in own]
             title = ", ".join([NETWORK_TITLES.get(model.name, model.name), *said])
         titles.append(f"{title} (selected on test)" if each.selection == "published" else title)
@@ -159,9 +168,12 @@ def _distinct(system: System, systems: Sequence[System]) -> System:
 
 def seedless_values(config: Config) -> dict[str, Any]:
     """What a training hangs on but its seed, by `section.key`."""
-    return {
-        f"{section}.{key}": value
-        for section, values in trained_values(config).items()
-        for key, value in values.items()
-        if (section, key) != ("train", "seed")
-    }
+    return {key: value for key, value in _flat(trained_values(config)).items() if key != "train.seed"}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Sections within sections, by their keys with dots."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lnln.config import ModelConfig, from_dict, stored_model
+from lnln.config import ModelConfig
 from lnln.data.extractors import find_difference, identity_of
 from lnln.data.manifest import FeatureManifest, read_features
-from lnln.data.schema import MODALITIES, Modality, Split
+from lnln.data.schema import Modality, Split
 from lnln.data.shards import read_labels
 from lnln.data.store import Store
 from lnln.errors import RefusedError, StoreFailedError
-from lnln.model_store.opened import OpenedModel, read_json
+from lnln.model_store.opened import OpenedModel, modalities_read
 
 Values = NDArray[np.float32]
 
@@ -76,11 +76,6 @@ def features_for(store: Store, opened: OpenedModel, corpus: str | None) -> Featu
     return manifest
 
 
-def modalities_read(opened: OpenedModel) -> tuple[Modality, ...]:
-    """Those whose features the network takes; one that `model.modalities` leaves out it takes, and does not use."""
-    return ("text",) if _model_config(opened).name == "text_only" else MODALITIES
-
-
 def transfer_to(
     store: Store, opened: OpenedModel, manifest: FeatureManifest, split: Split, labels: Values
 ) -> Transfer | None:
@@ -94,7 +89,7 @@ def transfer_to(
     trained_on = own if own != manifest.corpus else f"{own}, features {features.get('feature_id')}"
     theirs = _own_manifest(store, opened)
     train_labels = None if theirs is None or "train" not in theirs.splits else read_labels(store, theirs, "train")
-    model = _model_config(opened)
+    model = opened.model
     used = [modality for modality in modalities_read(opened) if modality in model.modalities]
     shared = [f"the label range {_say_range(manifest.label_range)}"]
     if "text" in used and not manifest.text_dim:
@@ -126,12 +121,6 @@ def say_labels(labels: Sequence[float] | Values) -> str:
         f"mean {values.mean():+.2f}, sd {values.std():.2f}, {shares[0]:.0f}% negative, {shares[1]:.0f}% zero, "
         f"{shares[2]:.0f}% positive"
     )
-
-
-def _model_config(opened: OpenedModel) -> ModelConfig:
-    if opened.config is not None:
-        return opened.config.model
-    return from_dict(ModelConfig, stored_model(read_json(opened.folder / "config.json")["model"]), where="model.")
 
 
 def _own_manifest(store: Store, opened: OpenedModel) -> FeatureManifest | None:

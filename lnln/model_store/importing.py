@@ -1,6 +1,6 @@
 """Models that no run of this store made, as versions: a published checkpoint, or a model folder from elsewhere.
 
-    import_model(store, Path("mosi.pth"), "published-mosi", "mosi")     # the released LNLN's own file
+    import_model(store, Path("mosi.pth"), "published-mosi", "mosi")     # the released LNLN's own file, or SDUMC's
     import_model(store, Path("pulled"), "mosi-lnln")                    # as `lnln pull` wrote it elsewhere
     import_model(store, Path("snapshot"), "mosi-lnln", "mosi")          # config.json and model.safetensors alone
 
@@ -23,21 +23,25 @@ import yaml
 from lnln.config import Config, to_dict
 from lnln.data.digest import digest_file
 from lnln.data.manifest import FeatureManifest, read_features
+from lnln.data.model_inputs import model_inputs
 from lnln.data.schema import FeatureSpec
+from lnln.data.simulated_text import Simulation
 from lnln.data.store import Store, encode_json
 from lnln.data.wordpiece import UNCASED, tokenizer_bytes
 from lnln.errors import RefusedError
 from lnln.evaluations import Evaluation
 from lnln.model_store.catalog import Version, check_name
+from lnln.model_store.fetch import require_finished
 from lnln.model_store.files import MANIFEST, describe, read_manifest_of
 from lnln.model_store.lineage import ImportedFile, imported_lineage, mean_scores
 from lnln.model_store.opened import LINEAGE, WEIGHTS, open_model, read_json
 from lnln.model_store.publishing import model_folder, publish_folder
+from lnln.model_store.simulator import SIMULATOR_FILES, add_simulator
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lnln.models import LNLN, SentimentModel
+    from lnln.models import SentimentModel
 
 CHECKPOINT, FOLDER = "published checkpoint", "model folder"
 FEATURES, TOKENIZER = "features.json", "tokenizer.json"
@@ -61,9 +65,10 @@ _MAX_PADDING = 127
 def import_model(store: Store, path: Path, name: str, corpus: str | None = None, args: Path | None = None) -> str:
     """Make a version of `name` out of `path`, a published `.pth` or a model folder; returns its number.
 
-    corpus: whose features the model takes; needed for a `.pth` and for a folder without features.json. args: the
-    published YAML of a `.pth`, for numbers of heads that are not the published ones. The same model again is the same
-    version. Raises RefusedError for what is no such file, is damaged, or does not fit the corpus.
+    corpus: whose features the model takes; needed for a `.pth` and for a folder without features.json. A model that
+    reads simulated text takes that in use. args: the published YAML of a `.pth`, for numbers of heads that are not the
+    published ones; of SDUMC's a YAML with `imagination`, where its weights do not tell. The same model again is the
+    same version. Raises RefusedError for what is no such file, is damaged, or does not fit the corpus.
     """
     check_name(name)
     if path.is_dir():
@@ -80,28 +85,26 @@ def import_model(store: Store, path: Path, name: str, corpus: str | None = None,
 def _import_checkpoint(store: Store, path: Path, name: str, manifest: FeatureManifest, args: Path | None) -> str:
     from lnln.checkpoint import save_model
 
-    if manifest.text_dim:
-        raise RefusedError(
-            f"{path} reads token ids, and corpus {manifest.corpus} has language features of width {manifest.text_dim}; "
-            "name a corpus with token ids"
-        )
     model = _read_checkpoint(path, manifest, args)
+    simulation = _simulation(str(path), store, model, manifest)
     _require_fit(str(path), model.spec, manifest)
     _require_finite(path, model)
     with model_folder() as folder:
         folder.rmdir()  # `save_model` makes it
-        save_model(folder, model, manifest)
+        save_model(folder, model, manifest, simulation)
+        add_simulator(store, simulation, folder)
         imported = ImportedFile(path.name, CHECKPOINT, *digest_file(path))
         return _publish_unknown(store, folder, name, model, imported)
 
 
 def _import_folder(store: Store, path: Path, name: str, corpus: str | None) -> str:
+    require_finished(path)
     if not (path / WEIGHTS).is_file():
         raise RefusedError(f"{path} has no {WEIGHTS}; give a folder that `lnln pull` made, or a published .pth")
     if (path / MANIFEST).exists():
         open_model(store, str(path))  # refuses what the manifest does not vouch for
     with model_folder() as folder:
-        for file in ("config.json", WEIGHTS, FEATURES, TOKENIZER):
+        for file in ("config.json", WEIGHTS, FEATURES, TOKENIZER, *SIMULATOR_FILES):
             if (path / file).is_file():
                 shutil.copyfile(path / file, folder / file)
         if not (folder / FEATURES).is_file():
@@ -201,9 +204,11 @@ def _state_features(store: Store, path: Path, folder: Path, corpus: str | None) 
         raise RefusedError(
             f"{path} has no {FEATURES}, so it does not say which features it takes; name its corpus with --corpus"
         )
-    manifest = read_features(store, corpus)
-    _require_fit(str(path), _load(path, folder).spec, manifest)
-    (folder / FEATURES).write_bytes(encode_json(feature_contract(manifest)))
+    manifest, model = read_features(store, corpus), _load(path, folder)
+    _require_fit(str(path), model.spec, manifest)
+    simulation = _simulation(str(path), store, model, manifest)
+    (folder / FEATURES).write_bytes(encode_json(feature_contract(manifest, simulation)))
+    add_simulator(store, simulation, folder)
     if manifest.tokenizer == UNCASED and not (folder / TOKENIZER).is_file():
         (folder / TOKENIZER).write_bytes(tokenizer_bytes())
 
@@ -220,17 +225,40 @@ def _load(path: Path, folder: Path) -> SentimentModel:
     return model
 
 
-def _read_checkpoint(path: Path, manifest: FeatureManifest, args: Path | None) -> LNLN:
+def _simulation(where: str, store: Store, model: SentimentModel, manifest: FeatureManifest) -> Simulation | None:
+    """The simulated text of the corpus that `model` is to read, None where it reads none. RefusedError where it could
+    not read it."""
+    simulation = model_inputs(store, manifest, model.config).simulation
+    if simulation is not None and simulation.dim != model.spec.simulated_text_dim:
+        raise RefusedError(
+            f"{where} reads simulated text of width {model.spec.simulated_text_dim}, and that in use of corpus "
+            f"{manifest.corpus} has {simulation.dim}; run `lnln simulate {manifest.corpus}` for that width"
+        )
+    return simulation
+
+
+def _read_checkpoint(path: Path, manifest: FeatureManifest, args: Path | None) -> SentimentModel:
+    from lnln.models import published_sdumc
     from lnln.models.published import from_published
 
     state, stated = _read_state(path), _read_args(args)
+    is_sdumc = published_sdumc.is_published_sdumc(state)
+    if bool(manifest.text_dim) != is_sdumc:
+        takes, has = ("language features", "token ids") if is_sdumc else ("token ids", "language features")
+        width = f" of width {manifest.text_dim}" if manifest.text_dim else ""
+        raise RefusedError(
+            f"{path} reads {takes}, and corpus {manifest.corpus} has {has}{width}; name a corpus with {takes}"
+        )
     try:
+        if is_sdumc:
+            return published_sdumc.from_published(state, stated, label_range=manifest.label_range)
         return from_published(state, stated, label_range=manifest.label_range, unknown_id=manifest.tokenizer.unknown_id)
     except RefusedError as error:
         raise RefusedError(f"{path}: {error}") from error
     except (ValueError, IndexError, TypeError, AttributeError, ArithmeticError) as error:
         where = path if args is None else f"{path} with {args}"
-        raise RefusedError(f"{where} is no published LNLN checkpoint ({type(error).__name__}: {error})") from error
+        kind = "SDUMC" if is_sdumc else "LNLN"
+        raise RefusedError(f"{where} is no published {kind} checkpoint ({type(error).__name__}: {error})") from error
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

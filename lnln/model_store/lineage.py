@@ -105,12 +105,13 @@ def mean_scores(validation: Mapping[str, Mapping[str, float]]) -> dict[str, floa
 def _fed_with(features: Mapping[str, Any]) -> dict[str, Any]:
     """What a lineage repeats of the features."""
     tokenizer = features["tokenizer"]
-    extraction = features.get("extraction")
+    extraction, simulation = features.get("extraction"), features.get("simulation")
     return {
         "synthetic": bool(features["synthetic"]),
         "absent_modalities": list(features.get("absent_modalities", ())),
         "extractors": features["extractors"],
         **({"extraction": extraction} if extraction else {}),
+        **({"simulation": simulation} if simulation else {}),
         "tokenizer": tokenizer,
         "language": "zh" if "chinese" in str(tokenizer["name"]).lower() else "en",
         "label_range": list(features["label_range"]),

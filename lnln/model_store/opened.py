@@ -13,15 +13,17 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lnln.config import Config, CorruptionConfig
+from lnln.config import Config, CorruptionConfig, ModelConfig, from_dict, stored_model
 from lnln.data.cache import cache_folder
+from lnln.data.schema import MODALITIES, Modality
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.model_store.catalog import Version, is_model_name, read_model, resolve
-from lnln.model_store.fetch import fetch_folder
+from lnln.model_store.fetch import fetch_folder, is_unfinished, require_finished
 from lnln.model_store.files import MANIFEST, ModelFile, ModelManifest, describe, is_whole, read_manifest_of
 from lnln.runs import Run, load_run, run_folder
 
@@ -54,11 +56,27 @@ class OpenedModel:
         """How the model wants to be evaluated."""
         return CorruptionConfig() if self.config is None else self.config.corruption
 
+    @cached_property
+    def model(self) -> ModelConfig:
+        """The network's config, from beside its weights where no run says it."""
+        if self.config is not None:
+            return self.config.model
+        where = self.folder / "config.json"
+        try:
+            return from_dict(ModelConfig, stored_model(read_json(where)["model"]), where="model.")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RefusedError(f"{where} is no config of a saved model; pull the model again") from error
+
     def load(self) -> SentimentModel:
         """The network in eval mode."""
         from lnln.models import load_model
 
         return load_model(self.folder)
+
+
+def modalities_read(opened: OpenedModel) -> tuple[Modality, ...]:
+    """Those whose features the network takes; one that `model.modalities` leaves out it takes, and does not use."""
+    return ("text",) if opened.model.name == "text_only" else MODALITIES
 
 
 def open_model(store: Store, reference: str) -> OpenedModel:
@@ -70,9 +88,7 @@ def open_model(store: Store, reference: str) -> OpenedModel:
         return _open_folder(Path(reference))
     if not reference:
         raise RefusedError("expected a run, a published model or a folder with model.safetensors, got nothing")
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", reference) and store.exists(
-        f"{run_folder(reference)}/run.json"
-    ):
+    if _is_run(store, reference):
         return _open_run(store, load_run(store, reference))
     if "@" in reference:
         return _open_version(store, resolve(store, reference))
@@ -82,6 +98,15 @@ def open_model(store: Store, reference: str) -> OpenedModel:
         f"{reference!r} is no run and no model of {store.url}, and no folder with {WEIGHTS}; "
         f"`lnln models` lists what is published"
     )
+
+
+def settled(store: Store, reference: str) -> str:
+    """What `reference` means now, by a name that means the same later: an alias as the version that it stands for."""
+    if _is_model_folder(reference) or _is_run(store, reference) or not is_model_name(reference.partition("@")[0]):
+        return reference
+    if "@" not in reference and read_model(store, reference) is None:
+        return reference
+    return resolve(store, reference).reference
 
 
 def fetch_version(store: Store, version: Version, folder: Path) -> list[str]:
@@ -118,9 +143,14 @@ def run_manifest(run: Run) -> ModelManifest:
 
 def _is_model_folder(reference: str) -> bool:
     try:
-        return (Path(reference) / WEIGHTS).is_file()
+        return (Path(reference) / WEIGHTS).is_file() or (bool(reference) and is_unfinished(Path(reference)))
     except OSError:  # too long for a path, or not to be looked into
         return False
+
+
+def _is_run(store: Store, reference: str) -> bool:
+    is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", reference)
+    return bool(is_name) and store.exists(f"{run_folder(reference)}/run.json")
 
 
 def _open_run(store: Store, run: Run) -> OpenedModel:
@@ -137,6 +167,7 @@ def _open_version(store: Store, version: Version) -> OpenedModel:
 
 
 def _open_folder(folder: Path) -> OpenedModel:
+    require_finished(folder)
     if (folder / MANIFEST).exists():
         manifest = ModelManifest.from_bytes((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
         damaged = [file.name for file in manifest.files if not is_whole(folder, file)]

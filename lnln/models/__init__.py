@@ -16,16 +16,18 @@ from lnln.models.base import SentimentModel
 from lnln.models.late_fusion import LateFusion
 from lnln.models.lnln import LNLN
 from lnln.models.output import Output
+from lnln.models.sdumc import SDUMC
 from lnln.models.text_encoder import check_vocabulary, load_text_encoder
 from lnln.models.text_only import TextOnly
 
-__all__ = ["LNLN", "MODELS", "LateFusion", "Output", "SentimentModel", "TextOnly", "build_model", "load_model"]
+__all__ = ["LNLN", "MODELS", "SDUMC", "LateFusion", "Output", "SentimentModel", "TextOnly", "build_model", "load_model"]
 
 # By `model.name` of their config.
-MODELS: dict[str, type[LNLN] | type[TextOnly] | type[LateFusion]] = {
+MODELS: dict[str, type[LNLN] | type[TextOnly] | type[LateFusion] | type[SDUMC]] = {
     "lnln": LNLN,
     "text_only": TextOnly,
     "late_fusion": LateFusion,
+    "sdumc": SDUMC,
 }
 
 

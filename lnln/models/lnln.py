@@ -22,12 +22,14 @@ from torch.nn import functional
 
 from lnln.batches import Inputs
 from lnln.data.schema import MODALITIES, Modality
+from lnln.errors import RefusedError
 from lnln.models.base import SentimentModel
 from lnln.models.distinct import by_distinct
 from lnln.models.layers import BlockSizes, CrossTransformer, HyperModalityLayer, Transformer, reverse_gradient
+from lnln.models.missing_text import one_text, text_counts_as_missing
 from lnln.models.output import Output
 from lnln.models.padding import by_length, can_ask, concatenate, fit, leave_out, resize, seen_first, steps, take
-from lnln.models.sizes import Sizes
+from lnln.models.sizes import Sizes, max_text_length
 
 
 class Embedding(nn.Module):
@@ -100,6 +102,10 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
         widths = {"text": self.text_dim, "audio": self.spec.audio_dim, "vision": self.spec.vision_dim}
         blocks = {"text": size.text, "audio": size.audio, "vision": size.vision}
         self.limits = {modality: block.max_length for modality, block in blocks.items()}
+        if config.reads_simulated_text:
+            self._check_simulated_text()
+            self.limits["simulated_text"] = size.text.max_length
+            self.limits["text"] = min(size.text.max_length, max_text_length(config, self.spec, self.longest_text))
         self.embeddings = nn.ModuleDict(
             {m: Embedding(widths[m], dim, blocks[m], num_tokens, **options) for m in MODALITIES}
         )
@@ -222,8 +228,25 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
         return sentiment
 
     def _fit(self, inputs: Inputs) -> Inputs:
-        """`inputs` at the lengths they are computed at, without the modalities that are left out."""
-        return fit(leave_out(inputs, self.config.modalities), self.limits, trim=self._is_masked)
+        """`inputs` at the lengths they are computed at, without the modalities that are left out; with one of text and
+        simulated text for each utterance, where the latter is read."""
+        inputs = leave_out(inputs, self.config.modalities)
+        if self.config.reads_simulated_text:
+            share, unknown_id = self.config.text_missing_share, self.spec.unknown_id
+            inputs = one_text(inputs, text_counts_as_missing(inputs, share, unknown_id))
+        return fit(inputs, self.limits, trim=self._is_masked)
+
+    def _check_simulated_text(self) -> None:
+        """RefusedError where simulated text cannot be the language input of this network."""
+        found, wanted = self.spec.simulated_text_dim, self.text_dim
+        if found != wanted:
+            raise RefusedError(
+                f"model.simulated_text stands in for text features of width {wanted}, got "
+                f"{f'width {found}' if found else 'none'}; run `lnln simulate CORPUS` for this text encoder"
+            )
+        if not self.config.mask_padding or self.config.reconstruct == "features":
+            wrong = "model.mask_padding=false" if not self.config.mask_padding else "model.reconstruct=features"
+            raise RefusedError(f"model.simulated_text goes with neither mode reference nor {wrong}; leave one out")
 
     @property
     def _is_masked(self) -> bool:
@@ -264,6 +287,9 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
         readings: dict[Modality, Reading] = {}
         for modality in modalities:
             x, mask = steps(inputs, modality)
+            if modality == "text" and self.config.reads_simulated_text:
+                readings[modality] = Reading(self._read_one_text(inputs), None)
+                continue
             if not with_features and self._leaves_out_erased(modality, x):
                 readings[modality] = Reading(self._read_what_is_seen(modality, x, mask), None)
                 continue
@@ -280,8 +306,9 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
 
     def _read_pairs(self, both: Inputs, modality: Modality, with_features: bool) -> Reading:
         """Eq. 1 for utterances and, behind them, the same ones before corruption: once where nothing was erased."""
-        # Dropout would make two of one.
-        if not self.reads_pairs_once or self._drops_out(modality) or not can_ask(both.text):
+        # Dropout would make two of one, and equal texts may have unequal simulated ones.
+        is_simulated = modality == "text" and self.config.reads_simulated_text
+        if not self.reads_pairs_once or self._drops_out(modality) or is_simulated or not can_ask(both.text):
             return self._read(both, (modality,), with_features)[modality]
         x, _ = steps(both, modality)
         corrupted, complete = x.chunk(2)
@@ -297,6 +324,46 @@ class LNLN(SentimentModel, paper_url="https://arxiv.org/abs/2409.20012"):
         if not self.training:
             return False
         return self.config.dropout > 0 or (modality == "text" and self.text_drops_out)
+
+    def _read_one_text(self, inputs: Inputs) -> Float[Tensor, "B K D"]:
+        """Eq. 1 of the text, or of the simulated text where that has no real step; both are computed only where nobody
+        may ask which."""
+        x, mask = steps(inputs, "text")
+        simulated, simulated_mask = inputs.simulated_text, inputs.simulated_text_mask
+        assert simulated is not None and simulated_mask is not None, "as `one_text` gives it"
+        length = self.limits["simulated_text"]
+        simulated, simulated_mask = simulated[:, :length], simulated_mask[:, :length]
+        is_missing = ~mask.any(dim=1)
+        if not can_ask(x):
+            tokens = self._read_own_text(x, mask)
+            return torch.where(is_missing[:, None, None], self._read_simulated(simulated, simulated_mask), tokens)
+        own, missing = (~is_missing).nonzero()[:, 0], is_missing.nonzero()[:, 0]
+        if not len(missing):
+            return self._read_own_text(x, mask)
+        read = self._read_simulated(simulated[missing], simulated_mask[missing])
+        if not len(own):
+            return read
+        tokens = torch.cat([self._read_own_text(x[own], mask[own]), read])
+        return tokens[torch.cat([own, missing]).argsort()]
+
+    def _read_own_text(self, x: Tensor, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B K D"]:
+        if self._leaves_out_erased("text", x):
+            return self._read_what_is_seen("text", x, mask)
+
+        def read(mask: Tensor, x: Tensor) -> tuple[Tensor]:
+            seen = self.attended(x, mask)
+            return (self.embeddings["text"](self.read_text(x, seen), self._key_mask(seen, mask)),)
+
+        return self._by_length(read, mask, x)[0]
+
+    def _read_simulated(self, x: Float[Tensor, "B T F"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B K D"]:
+        """What is judged by erased audio is erased itself, and not seen."""
+
+        def read(seen: Tensor, x: Tensor, places: Tensor) -> tuple[Tensor]:
+            features = x if self.text_encoder is not None else self.standardize(x, "text")
+            return (self.embeddings["text"](features, seen, places),)
+
+        return self._by_length(read, *seen_first(self.attended(x, mask), x))[0]
 
     def _read_what_is_seen(self, modality: Modality, x: Tensor, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B K D"]:
         """Eq. 1 without what attention does not see, and of equal texts once."""

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional
 
-from lnln.batches import Inputs
+from lnln.batches import Inputs, map_inputs, tensors_of
 from lnln.data.schema import MODALITIES, Modality
 
 # Utterances that are computed at one length. With MOSI's texts (14 tokens on average, 45 the longest of 64) groups of
 # 16 compute 21 tokens instead of 45; smaller ones save little more and make small matrices.
 GROUP_SIZE = 16
-
-# A compiled graph cannot ask a class for its fields.
-_FIELDS = tuple(field.name for field in fields(Inputs))
 
 
 def can_ask(x: Tensor) -> bool:
@@ -35,9 +32,12 @@ def steps(inputs: Inputs, modality: Modality) -> tuple[Tensor, Tensor]:
 
 
 def leave_out(inputs: Inputs, kept: Collection[str]) -> Inputs:
-    """`inputs` as if every utterance lacked the modalities that are not `kept`: they have no steps at all."""
-    gone = [modality for modality in MODALITIES if modality not in kept]
-    names = [name for modality in gone for name in (modality, f"{modality}_mask")]
+    """`inputs` as if every utterance lacked the modalities that are not `kept`: they have no steps at all, and where
+    audio has none, simulated text, which is made of it, has none either."""
+    gone: list[str] = [modality for modality in MODALITIES if modality not in kept]
+    if "audio" in gone and inputs.simulated_text is not None:
+        gone.append("simulated_text")
+    names = [name for stream in gone for name in (stream, f"{stream}_mask")]
     return replace(inputs, **{name: getattr(inputs, name)[:, :0] for name in names})
 
 
@@ -46,7 +46,8 @@ def fit(inputs: Inputs, max_lengths: Mapping[str, int], *, trim: bool) -> Inputs
 
     trim: no longer than the longest real input of the batch, for models that leave padding out; on a GPU no longer than
     it is, which whoever made it took care of. Otherwise every modality is padded to its `max_lengths`, as the published
-    model does, which attends to its padding. Text keeps at least one step, since its encoder needs one.
+    model does, which attends to its padding. Text keeps at least one step, since its encoder needs one. Simulated text
+    stays as it is.
     """
     lengths = dict(max_lengths)
     if trim:
@@ -56,7 +57,8 @@ def fit(inputs: Inputs, max_lengths: Mapping[str, int], *, trim: bool) -> Inputs
             lengths[modality] = min(lengths[modality], longest)
     lengths["text"] = max(1, lengths["text"])
     # The fields are called after their modality: text, text_mask, audio, ...
-    return Inputs(**{name: resize(getattr(inputs, name), lengths[name.split("_")[0]]) for name in _FIELDS})
+    own = {f"{modality}{suffix}": modality for modality in MODALITIES for suffix in ("", "_mask")}
+    return replace(inputs, **{name: resize(getattr(inputs, name), lengths[m]) for name, m in own.items()})
 
 
 def by_length(read: Callable[..., tuple[Tensor, ...]], mask: Tensor, *sequences: Tensor) -> tuple[Tensor, ...]:
@@ -93,8 +95,8 @@ def seen_first(
 def concatenate(first: Inputs, second: Inputs) -> Inputs:
     """The utterances of both, one after the other: one pass through the encoders costs less than two."""
     values: dict[str, Tensor] = {}
-    for name in _FIELDS:
-        pair = [getattr(first, name), getattr(second, name)]
+    for name, value in tensors_of(first).items():
+        pair = [value, getattr(second, name)]
         length = max(x.shape[1] for x in pair)
         values[name] = torch.cat([resize(x, length) for x in pair])
     return Inputs(**values)
@@ -102,7 +104,7 @@ def concatenate(first: Inputs, second: Inputs) -> Inputs:
 
 def take(inputs: Inputs, rows: Int64[Tensor, " N"]) -> Inputs:
     """The utterances at `rows`, in that order."""
-    return Inputs(**{name: getattr(inputs, name)[rows] for name in _FIELDS})
+    return map_inputs(inputs, lambda x: x[rows])
 
 
 def resize(x: Tensor, length: int) -> Tensor:

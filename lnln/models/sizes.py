@@ -42,9 +42,13 @@ class Sizes:
     def from_config(cls, config: ModelConfig, spec: FeatureSpec, longest_text: int | None) -> Sizes:
         """As the paper has it: one width and one number of heads for all (Table 1, section 3).
 
-        longest_text: what the text encoder can take, None for any length.
+        longest_text: what the text encoder can take, None for any length. The embedding of text takes simulated text
+        too, where that is read.
         """
         dim, num_tokens = config.hidden_dim, config.num_tokens
+        text_length = max_text_length(config, spec, longest_text)
+        if config.reads_simulated_text:
+            text_length = max(text_length, spec.simulated_text_length)
 
         def block(depth: int, own_tokens: int, max_length: int) -> BlockSizes:
             return BlockSizes(depth, config.num_heads, config.head_dim, dim, own_tokens, max_length)
@@ -52,7 +56,7 @@ class Sizes:
         return cls(
             dim=dim,
             num_tokens=num_tokens,
-            text=block(config.embedding_depth, num_tokens, max_text_length(config, spec, longest_text)),
+            text=block(config.embedding_depth, num_tokens, text_length),
             audio=block(config.embedding_depth, num_tokens, config.max_audio_length or spec.audio_length),
             vision=block(config.embedding_depth, num_tokens, config.max_vision_length or spec.vision_length),
             completeness=block(config.completeness_depth, 1, num_tokens),

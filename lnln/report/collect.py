@@ -8,7 +8,7 @@ with what needs no deep model; those on other corpora stand in a part of their o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +23,12 @@ from lnln.evaluate.confusion import confusions
 from lnln.evaluate.estimates import SuiteScores, score_suite
 from lnln.evaluate.examples import Example
 from lnln.evaluate.examples import examples as choose_examples
+from lnln.evaluate.paired import share_for
 from lnln.evaluate.ridge import RIDGE, baseline_systems
 from lnln.evaluate.robustness import effective_robustness, robustness
 from lnln.evaluate.suites import SUITES, choose_suites
 from lnln.evaluate.systems import System, score_systems, seedless_values
+from lnln.model_store.opened import settled
 from lnln.report.corpus import describe_extraction
 from lnln.report.data import (
     DEFAULT_SUITES,
@@ -40,6 +42,7 @@ from lnln.report.data import (
     SystemScores,
     Training,
     constant_of,
+    main_metrics,
 )
 from lnln.report.quoted import printed_lines, printed_means
 
@@ -65,6 +68,10 @@ def collect(
     if not names:
         raise RefusedError("a report needs a run or a published model or more, got none; see `lnln models`")
     chosen = tuple(choose_suites(suites))
+    # Once, since an alias may move meanwhile.
+    asked = {name: settled(store, name) for name in dict.fromkeys(given.rpartition("=")[2] for given in names)}
+    names = [f"{title}{equals}{asked[name]}" for title, equals, name in (given.rpartition("=") for given in names)]
+    reference = reference if reference is None else asked.get(reference, reference)
     systems = score_systems(store, names, chosen, corpus, split=split, mask_seeds=mask_seeds)
     groups: dict[tuple[str, str], list[System]] = {}
     for system in systems:
@@ -155,7 +162,8 @@ def _baselines(
     suites: Sequence[str],
     mask_seeds: Sequence[int] | None,
 ) -> tuple[list[System], tuple[str, ...]]:
-    """Ridge regression beside the models, or why it is not: where the corpus has not what it learns from."""
+    """Ridge regression beside the models, and what must be said of it: what it learned from where that is nothing that
+    a model did, or why it is not there, where the corpus has not what it learns from."""
     try:
         made = baseline_systems(store, manifest, suites, systems[0].first.split, mask_seeds)
     except StoreFailedError:
@@ -163,7 +171,12 @@ def _baselines(
     except RefusedError as error:
         return [], (f"{RIDGE} does not stand beside the models: {error}.",)
     taken = {system.title for system in systems}
-    return [system for system in made if system.title not in taken], ()
+    moved = list(dict.fromkeys(system.first.trained_on for system in systems if system.first.trained_on))
+    notes = (
+        f"{RIDGE} learned from the training split of {manifest.corpus} itself, which what was trained on "
+        f"{' or '.join(moved)} did not see: it says what labels of {manifest.corpus} are worth, not what carries over.",
+    )
+    return [system for system in made if system.title not in taken], notes if moved else ()
 
 
 def _suite_report(suite: str, scored: Sequence[_Scored], against: _Scored) -> SuiteReport:
@@ -183,8 +196,14 @@ def _suite_report(suite: str, scored: Sequence[_Scored], against: _Scored) -> Su
         differences=compare_scores(others, own),
         rate_differences=compare_by_rate(others, own),
         highest_rates=highest,
-        highest=compare_scores(others, own, highest) if highest else {},
+        highest=compare_scores(others, own, highest, share=share_for(_num_judged(others, own))) if highest else {},
     )
+
+
+def _num_judged(others: Iterable[SuiteScores], reference: SuiteScores) -> int:
+    """How many differences to the reference, each of a system in a main metric, get a word; 1 where none does."""
+    judged = [each for each in others if not each.is_selected_on_test]
+    return max(1, len(judged) * len(main_metrics(reference.label_range)))
 
 
 def _system_report(store: Store, each: _Scored, scored: Sequence[_Scored], against: _Scored) -> SystemReport:
@@ -214,7 +233,11 @@ def _system_report(store: Store, each: _Scored, scored: Sequence[_Scored], again
                 metric: found
                 for metric in scores.metrics
                 if each is not against
-                for found in [effective_robustness(scores, against.suites[suite], metric)]
+                for found in [
+                    effective_robustness(
+                        scores, against.suites[suite], metric, [other.suites[suite] for other in scored]
+                    )
+                ]
                 if found is not None
             }
             for suite, scores in by_suite.items()
@@ -264,7 +287,10 @@ def _changes(config: Config | None, reference: Config | None) -> tuple[Change, .
     if config is None or reference is None:
         return ()
     own, expected = seedless_values(config), seedless_values(reference)
-    return tuple(Change(key, str(expected[key]), str(own[key])) for key in own if own[key] != expected[key])
+    # What a network does not look at is no difference to one that does.
+    shared = [key for key in own if key in expected or key == "model.simulated_text"]
+    changed = {key: (expected.get(key, "none"), own[key]) for key in shared}
+    return tuple(Change(key, str(before), str(after)) for key, (before, after) in changed.items() if before != after)
 
 
 def _confusions(store: Store, system: System) -> tuple[ConfusionCounts, ...]:

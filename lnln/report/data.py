@@ -124,7 +124,8 @@ class SuiteReport:
 
     names: of the rates, as tables call them. baselines: scores of constant answers. differences: by title and metric,
     to the reference system over the mean of all rates; rate_differences: at each rate; highest: at the mean of
-    highest_rates, empty where the suite has none.
+    highest_rates, empty where the suite has none, with intervals that hold together (`paired.share_for`) over all
+    systems that are judged and all main metrics.
     """
 
     title: str
@@ -206,9 +207,7 @@ class CorpusReport:
 
     @property
     def main_metrics(self) -> tuple[str, ...]:
-        """MAE, Corr, the finest accuracy and the two-class one."""
-        accuracies = accuracy_names(self.label_range)
-        return ("mae", "corr", accuracies[0], next(name for name in accuracies if name.startswith("acc2")))
+        return main_metrics(self.label_range)
 
     @property
     def models(self) -> tuple[SystemReport, ...]:
@@ -224,7 +223,8 @@ class CorpusReport:
 
 @dataclass(frozen=True)
 class ReportData:
-    """A whole report. names, suites, reference: what was asked for; reference None where that was left open."""
+    """A whole report. names, suites, reference: what was asked for, an alias as the version that it stood for;
+    reference None where that was left open."""
 
     names: tuple[str, ...]
     suites: tuple[str, ...]
@@ -256,6 +256,12 @@ class ReportData:
     def without_utterances(self) -> ReportData:
         """Nothing of single utterances, and no single view: what may be shared where the corpus may not."""
         return dataclasses.replace(self, corpora=tuple(_shared(each) for each in self.corpora))
+
+
+def main_metrics(label_range: tuple[float, float]) -> tuple[str, ...]:
+    """MAE, Corr, the finest accuracy and the two-class one."""
+    accuracies = accuracy_names(label_range)
+    return ("mae", "corr", accuracies[0], next(name for name in accuracies if name.startswith("acc2")))
 
 
 def constant_of(metric: str) -> str:

@@ -4,12 +4,15 @@
 
 Writes `index.html`, which needs no other file and no network; `index.md`; `scores.json`, from which all else is made;
 `scores.csv`, a row for each training and view; `tables/`, every table as CSV, Markdown and LaTeX; and the config of
-each system as YAML, which `lnln train --config` takes. The same models give the same bytes.
+each system as YAML, which `lnln train --config` takes. The same models give the same bytes. Tables and configs of an
+earlier report in the folder go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import yaml
@@ -26,7 +29,8 @@ from lnln.report.markup import document, escape
 from lnln.report.sections import config_of, report_blocks, report_title
 from lnln.report.tables import Cell, Column, Table, number, text
 
-PAGE, MARKDOWN = "index.html", "index.md"
+PAGE, MARKDOWN, DATA = "index.html", "index.md", "scores.json"
+_OURS = re.compile(r"tables/[^/]+\.(csv|md|tex)|config-[0-9a-f]+\.yaml")
 
 
 def report(
@@ -55,10 +59,28 @@ def report(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RefusedError(f"cannot write a report to {folder}: {error.strerror}; give another folder") from error
+    _remove_earlier(folder, keep=written)
     target = Store(folder)
     for name, content in written.items():  # the page last: where it is, what it names is
         target.write(name, content)
     return folder / PAGE
+
+
+def _remove_earlier(folder: Path, keep: Collection[str]) -> None:
+    """Take away the tables and configs of the report that lies in `folder`, but for those of the names `keep`.
+
+    Where no report of this kind lies, nothing is: then what is called so is not ours.
+    """
+    try:
+        values = json.loads((folder / DATA).read_bytes())
+    except (OSError, ValueError):
+        return
+    if not isinstance(values, dict) or not {"format", "corpora", "suites"} <= set(values):
+        return
+    for path in [*folder.glob("config-*.yaml"), *folder.glob("tables/*")]:
+        name = path.relative_to(folder).as_posix()
+        if name not in keep and _OURS.fullmatch(name) and path.is_file():
+            path.unlink()
 
 
 def files(data: ReportData) -> dict[str, bytes]:
@@ -72,7 +94,7 @@ def files(data: ReportData) -> dict[str, bytes]:
         names[title]: yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True).encode()
         for title, config in configs.items()
     }
-    written |= {"scores.json": data.to_json(), "scores.csv": scores_csv(data).encode()}
+    written |= {DATA: data.to_json(), "scores.csv": scores_csv(data).encode()}
     for name, table in shown_tables(blocks).items():
         for ending, form in _FORMS.items():
             written[f"tables/{name}.{ending}"] = form(table).encode()

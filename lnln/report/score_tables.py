@@ -10,7 +10,7 @@ from lnln.evaluations import BASELINE_TITLES
 from lnln.metrics import TITLES
 from lnln.report.data import Change, CorpusReport, SystemReport
 from lnln.report.tables import Cell, Column, Table, number, text, with_best
-from lnln.report.verdict import judged_word, shown_metrics
+from lnln.report.verdict import highest_intervals, highest_word, judged_word, shown_metrics
 
 SYSTEM = Column("system", "system")
 INTERVAL = "Intervals are of 95%, over utterances"
@@ -148,14 +148,15 @@ def highest_table(corpus: CorpusReport, suite: str) -> Table:
             if metric in differences
         }
         if "mae" in differences:
-            row["verdict"] = text(judged_word(corpus, system.title, differences["mae"]))
+            row["verdict"] = text(highest_word(corpus, system.title, "mae", suite))
         shares = [scores.collapse_share[view.rates.index(rate)] for rate in view.highest_rates]
         row["collapse_share"] = number(collapse, sum(shares) / len(shares))
         rows.append(row)
     rates = ", ".join(f"{rate:g}" for rate in view.highest_rates)
     caption = f"Means over the missing rates {rates}, and differences to {corpus.reference}, {_where(corpus)}."
     has_differences = bool(view.highest)
-    note = f"{_note(corpus)} One class: share of the utterances that get the most frequent predicted class."
+    one_class = "One class: share of the utterances that get the most frequent predicted class."
+    note = " ".join(filter(None, [_note(corpus), highest_intervals(corpus, suite), one_class]))
     shown = (SYSTEM, *columns, *((*more, verdicts) if has_differences else ()), collapse)
     return with_best(Table(caption, shown, tuple(rows), note), among=_judged_rows(corpus))
 
@@ -216,6 +217,9 @@ def ablation_table(corpus: CorpusReport, suite: str, changed: Sequence[tuple[Sys
         f"Ablations: differences to {corpus.reference} that a single change makes, {view.title.lower()}.",
         (SYSTEM, *heads, *columns, *more, Column("verdict", "in MAE")),
         tuple(rows),
+        highest_intervals(corpus, suite).replace("these differences", "differences at the highest rates")
+        if more
+        else "",
     )
 
 

@@ -147,13 +147,15 @@ class Part:
             yield self.chosen("Differences at each rate", shown)
 
     def ablations(self) -> Iterator[Block]:
-        suite = main_suite(self.corpus)
+        """Of what was trained on the same features as the reference: else the change is not the only difference."""
+        suite, reference = main_suite(self.corpus), self.corpus.system(self.corpus.reference)
         changed = [
             (system, system.changes[0])
             for system in self.corpus.others()
             if system.kind == "model" and len(system.changes) == 1 and system.is_judged
+            if system.trained_on == reference.trained_on
         ]
-        if changed and self.corpus.system(self.corpus.reference).is_judged:
+        if changed and reference.is_judged:
             yield self.heading("Ablations")
             yield self.table("ablations", ablation_table(self.corpus, suite, changed))
 

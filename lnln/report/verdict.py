@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from lnln.evaluate.paired import Difference, format_difference
+from lnln.evaluate.comparison import FEWEST_UTTERANCES
+from lnln.evaluate.paired import Difference, format_difference, share_for
 from lnln.evaluations import format_interval, format_score
 from lnln.metrics import COLLAPSE_SHARE, TITLES
 from lnln.report.blocks import Prose
@@ -19,8 +20,15 @@ SYNTHETIC = (
     "The corpus is synthetic: a small grammar of sentiment phrases made by this project. The numbers show that the "
     "path works; they say nothing of real speech."
 )
-# From so many comparisons on a reader is told that some come out by chance.
-MANY_COMPARISONS = 5
+# Of so many comparisons of equal systems one is expected to come out, since each interval is of 95%.
+MANY_COMPARISONS = 20
+
+
+# Neither better nor worse, nor that no difference is shown.
+UNDECIDED = "undecided"
+_SAID = ("better", "worse", UNDECIDED)
+# Of a share that was stored with six digits.
+SHARE_ROUNDING = 1e-5
 
 
 def verdict(corpus: CorpusReport) -> tuple[Prose, ...]:
@@ -38,16 +46,22 @@ def cautions(corpus: CorpusReport) -> list[str]:
             told.setdefault(sentence, []).append(system.title)
     said += [f"{join(titles)}: {sentence}" for sentence, titles in told.items()]
     said += corpus.notes
+    if corpus.num_labelled < FEWEST_UTTERANCES:
+        said.append(
+            f"{corpus.num_labelled} labelled utterance{'s are' if corpus.num_labelled > 1 else ' is'} too few for "
+            f"intervals that can be believed: with fewer than {FEWEST_UTTERANCES} nothing is called better or worse."
+        )
     judged = [difference for difference in _differences(corpus).values() if "mae" in difference]
     if any(not each["mae"].counts_training for each in judged):
         said.append(
             "Systems of a single training are compared as trainings, not as methods: what another seed would change is "
             "not counted in their intervals."
         )
-    if len(judged) >= MANY_COMPARISONS:
+    others = [system for system in corpus.others() if system.is_judged and corpus.system(corpus.reference).is_judged]
+    if (num := len(others) * len(corpus.metrics)) >= MANY_COMPARISONS:
         said.append(
-            f"{len(judged)} systems are compared with {corpus.reference}; one of twenty such intervals misses the "
-            "truth."
+            f"{num} differences to {corpus.reference} are judged over all rates, of {len(others)} systems in "
+            f"{len(corpus.metrics)} metrics; one of twenty such intervals misses the truth."
         )
     return said
 
@@ -70,17 +84,16 @@ def highest_answer(corpus: CorpusReport) -> tuple[Prose, ...]:
     rates = join([f"{rate:g}" for rate in view.highest_rates])
     reference = corpus.system(corpus.reference)
     said = []
-    for title, differences in view.highest.items():
-        words = {metric: judged_word(corpus, title, differences[metric]) for metric in corpus.main_metrics}
-        if not all(words.values()):
-            continue
-        shown = [f"{word} in {TITLES[metric]}" for metric, word in words.items() if word in ("better", "worse")]
+    for title in _judged_highest(corpus, TEN_RATES):
+        differences = view.highest[title]
+        words = {metric: highest_word(corpus, title, metric) for metric in corpus.main_metrics}
         numbers = ", ".join(
             f"{TITLES[metric]} {format_difference(metric, differences[metric])}" for metric in corpus.main_metrics
         )
-        said.append(Prose(f"{numbers}.", lead=f"{title}: {join(shown) or 'no difference shown'}."))
+        said.append(Prose(f"{numbers}.", lead=f"{title}: {say_words(words) or 'no difference shown'}."))
     if said:
-        said.insert(0, Prose(f"Means over {rates}, less those of {reference.title}; accuracies in points of percent."))
+        about = f"Means over {rates}, less those of {reference.title}; accuracies in points of percent."
+        said.insert(0, Prose(f"{about} {highest_intervals(corpus)}"))
     last = view.rates.index(view.highest_rates[-1])
     kept = [
         f"{system.title} {_points(left.value)}% ({_points(left.low)} to {_points(left.high)})"
@@ -94,6 +107,48 @@ def highest_answer(corpus: CorpusReport) -> tuple[Prose, ...]:
         )
         said.append(Prose(f"{'; '.join(kept)}.", lead=lead))
     return tuple(said)
+
+
+def say_words(words: Mapping[str, str]) -> str:
+    """`better in MAE and worse in Corr`, by metric; empty where no difference is shown."""
+    return join([f"{word} in {TITLES[metric]}" for metric, word in words.items() if word in _SAID])
+
+
+def highest_word(corpus: CorpusReport, title: str, metric: str, suite: str = TEN_RATES) -> str:
+    """`judged_word` of a difference at the highest rates; UNDECIDED where 0 lies outside of an interval that does not
+    allow for how many are judged there, as in a report that was stored before intervals did."""
+    difference = corpus.suites[suite].highest[title][metric]
+    word = judged_word(corpus, title, difference)
+    needed = share_for(max(1, _num_highest(corpus, suite)))
+    return UNDECIDED if word in ("better", "worse") and difference.share < needed - SHARE_ROUNDING else word
+
+
+def highest_intervals(corpus: CorpusReport, suite: str = TEN_RATES) -> str:
+    """What the intervals of the differences at the highest rates hold; empty where none is judged there."""
+    num = _num_highest(corpus, suite)
+    shares = [each["mae"].share for each in corpus.suites[suite].highest.values() if "mae" in each]
+    if not num or not shares:
+        return ""
+    if min(shares) >= share_for(num) - SHARE_ROUNDING:
+        return (
+            f"Intervals of these differences are of {100 * min(shares):.4g}%, so that all {num}, of each system in "
+            f"{shown_metrics(corpus.main_metrics)}, hold together in 95 of 100 cases."
+        )
+    return (
+        f"Intervals of these differences are of {100 * min(shares):.4g}%, each by itself. They do not allow for {num}, "
+        f"so where one does not hold 0 it is {UNDECIDED} whether there is a difference."
+    )
+
+
+def _judged_highest(corpus: CorpusReport, suite: str) -> list[str]:
+    """Titles of the systems whose differences at the highest rates may be judged."""
+    if not corpus.system(corpus.reference).is_judged:
+        return []
+    return [title for title in corpus.suites[suite].highest if corpus.system(title).is_judged]
+
+
+def _num_highest(corpus: CorpusReport, suite: str) -> int:
+    return len(_judged_highest(corpus, suite)) * len(corpus.main_metrics)
 
 
 def main_suite(corpus: CorpusReport) -> str:
@@ -118,21 +173,25 @@ def _against_reference(corpus: CorpusReport) -> Prose:
         mean = f", mean of {num} trainings" if num > 1 else ""
         return Prose(f"Means over {where}{mean}.", lead=f"{reference.title} has MAE {own}.")
     models = {title: each for title, each in differences.items() if corpus.system(title).kind == "model"}
-    news = " ".join(_news(models or differences, reference.title))
+    words = {title: each.word for title, each in (models or differences).items()}
+    news = " ".join(_news(words, reference.title))
     numbers = "; ".join(f"{title} {format_difference('mae', each)}" for title, each in differences.items())
     return Prose(
         f"MAE of {reference.title} is {own}, over {where}. Differences to it, lower is better: {numbers}.", lead=news
     )
 
 
-def _news(differences: Mapping[str, Difference], reference: str) -> list[str]:
+def _news(words: Mapping[str, str], reference: str) -> list[str]:
+    """words: of each system that is compared, by its title."""
     by_word: dict[str, list[str]] = {}
-    for title, difference in differences.items():
-        by_word.setdefault(difference.word, []).append(title)
+    for title, word in words.items():
+        by_word.setdefault(word, []).append(title)
     said = []
     for word in ("better", "worse"):
         if titles := by_word.get(word):
             said.append(f"{join(titles)} {'is' if len(titles) == 1 else 'are'} {word} than {reference} in MAE.")
+    if titles := by_word.get(UNDECIDED):
+        said.append(f"Whether MAE of {join(titles)} differs from that of {reference} is {UNDECIDED}.")
     if titles := by_word.get("no difference shown"):
         said.append(f"No difference in MAE to {reference} is shown for {join(titles)}.")
     return said
@@ -154,20 +213,15 @@ def _against_constants(corpus: CorpusReport) -> Prose | None:
 
 def _at_the_highest(corpus: CorpusReport) -> Prose | None:
     suite = main_suite(corpus)
-    view = corpus.suites[suite]
-    judged = {
-        title: each
-        for title, each in view.highest.items()
-        if corpus.system(title).is_judged and corpus.system(corpus.reference).is_judged and "mae" in each
-    }
-    if not judged:
+    view, titles = corpus.suites[suite], _judged_highest(corpus, suite)
+    if not titles:
         return None
-    rates = join([f"{rate:g}" for rate in view.highest_rates])
-    differences = {title: each["mae"] for title, each in judged.items()}
-    models = {title: each for title, each in differences.items() if corpus.system(title).kind == "model"}
-    news = " ".join(_news(models or differences, corpus.reference))
-    numbers = "; ".join(f"{title} {format_difference('mae', each['mae'])}" for title, each in judged.items())
-    return Prose(f"{news} Differences in MAE: {numbers}.", lead=f"At the highest rates, {rates}:")
+    models = [title for title in titles if corpus.system(title).kind == "model"] or titles
+    words = {title: highest_word(corpus, title, "mae", suite) for title in models}
+    news = _news(words, corpus.reference)
+    numbers = "; ".join(f"{title} {format_difference('mae', view.highest[title]['mae'])}" for title in titles)
+    said = " ".join([*news, f"Differences in MAE: {numbers}.", highest_intervals(corpus, suite)])
+    return Prose(said, lead=f"At the highest rates, {join([f'{rate:g}' for rate in view.highest_rates])}:")
 
 
 def _selected_on_test(corpus: CorpusReport) -> Prose | None:

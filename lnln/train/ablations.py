@@ -4,7 +4,7 @@
     found.settings["no_correction"].differences["mae"].word
 
 Every training is a run under its own id, so the same call continues, and what is finished costs nothing. The list is
-`ABLATIONS`; benchmarks/results.yaml names the same entries.
+`ABLATIONS`, and of SDUMC `SDUMC_ABLATIONS`; benchmarks/results.yaml names the same entries.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from lnln.config import Config, assign
 from lnln.data.manifest import FeatureManifest, read_features
+from lnln.data.model_inputs import with_simulation_in_use
 from lnln.data.schema import SPLITS
 from lnln.data.shards import shard_entries
 from lnln.data.store import Store
@@ -69,6 +70,26 @@ ABLATIONS: dict[str, Ablation] = {
     "no_text": Ablation("without text", ("model.modalities=[audio, vision]",), "Table 6"),
 }
 
+# Of SDUMC: its parts, and of the above what is no part of a network.
+_SDUMC = "arXiv 2410.15029"
+SDUMC_ABLATIONS: dict[str, Ablation] = {
+    "no_missing_flow": Ablation(
+        "without the missing flow",
+        ("loss.missing_sentiment=0", "loss.text_hidden=0", "loss.text_query=0", "loss.fused=0"),
+        _SDUMC,
+    ),
+    "no_imagination": Ablation(
+        "without the modality imagination autoencoder (MIA)", ("model.sdumc.imagination=false",), _SDUMC
+    ),
+    "no_rank_contrast": Ablation("without Rank-N-Contrast", ("loss.rank_contrast=0",), _SDUMC),
+    **{name: ABLATIONS[name] for name in ("no_missing_data", "no_audio", "no_vision", "no_text")},
+}
+
+
+def ablations_of(model: str) -> dict[str, Ablation]:
+    """The list of the network called so."""
+    return SDUMC_ABLATIONS if model == "sdumc" else ABLATIONS
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -121,17 +142,18 @@ def choose_ablations(
 
     only: some of them. RefusedError for an unknown name, and for one of `only` that changes nothing.
     """
+    known = ablations_of(config.model.name)
     for name in only or ():
-        if name not in ABLATIONS:
-            raise RefusedError(f"an ablation is one of {', '.join(ABLATIONS)}, got {name!r}")
+        if name not in known:
+            raise RefusedError(f"an ablation of {config.model.name} is one of {', '.join(known)}, got {name!r}")
     if only is not None and not only:
-        raise RefusedError(f"expected one ablation or more of {', '.join(ABLATIONS)}, got none")
+        raise RefusedError(f"expected one ablation or more of {', '.join(known)}, got none")
     chosen: dict[str, Config] = {}
     left_out: dict[str, str] = {}
-    for name, ablation in ABLATIONS.items():
+    for name, ablation in known.items():
         if only is not None and name not in only:
             continue
-        reason = _why_not(config, manifest, name) or _same_as(config, ablation, chosen)
+        reason = _why_not(config, manifest, name, ablation) or _same_as(config, ablation, chosen)
         if not reason:
             chosen[name] = ablated(config, ablation)
         elif only is not None:
@@ -158,8 +180,8 @@ def ablate(
     """Train `config` and each ablation of it with each of `seeds`, score all at ten missing rates, compare with the
     base.
 
-    only: names of ABLATIONS, default all that change something. The others: as of `train_seeds`, for one setting after
-    the other; a seed that fails stops nothing and stands in the result. Differences are paired over seeds and
+    only: names of the model's list, default all that change something. The others: as of `train_seeds`, for one setting
+    after the other; a seed that fails stops nothing and stands in the result. Differences are paired over seeds and
     utterances; of a single seed the chance of training is taken from settings that have several, or not allowed for.
     RefusedError at once for what none could be trained with, and for a split that could not be scored.
     """
@@ -168,10 +190,11 @@ def ablate(
         raise RefusedError(f"a split is one of {', '.join(SPLITS)}, got {split!r}")
     manifest = read_features(store, corpus)
     shard_entries(manifest, chosen_split)  # refuses one that the corpus has not
+    config = with_simulation_in_use(store, manifest, config)
     chosen, left_out = choose_ablations(config, manifest, only)
     settings: dict[str, Setting] = {}
     for name, each in {BASE: config, **chosen}.items():
-        ablation = ABLATIONS.get(name, Ablation("base", (), ""))
+        ablation = ablations_of(config.model.name).get(name, Ablation("base", (), ""))
 
         def say(text: str, title: str = ablation.title) -> None:
             assert progress is not None
@@ -198,9 +221,8 @@ def ablate(
     return Ablations(corpus, split, _compared(store, settings, split), left_out)
 
 
-def _why_not(config: Config, manifest: FeatureManifest, name: str) -> str:
+def _why_not(config: Config, manifest: FeatureManifest, name: str, ablation: Ablation) -> str:
     """Why the ablation would train what the base does, or nothing at all; "" where it would not."""
-    ablation = ABLATIONS[name]
     try:
         changed = ablated(config, ablation)
     except RefusedError as error:
@@ -218,7 +240,7 @@ def _why_not(config: Config, manifest: FeatureManifest, name: str) -> str:
             return f"no training utterance of {manifest.corpus} has {' or '.join(gone)}"
         if set(changed.model.modalities) <= set(absent):
             return f"no training utterance of {manifest.corpus} has anything else"
-    elif name != "no_missing_data" and model.name != "lnln":
+    elif name != "no_missing_data" and model.name not in ("lnln", "sdumc"):
         return f"model {model.name} has no such part"
     elif name == "no_reconstruction_term" and not model.reconstruction:
         return "the base has no reconstructor"

@@ -26,6 +26,7 @@ from lnln.corruption.noise import NoiseSource
 from lnln.data.lease import Lease, LostLeaseError, held
 from lnln.data.lock import only_one, remove_held
 from lnln.data.manifest import FeatureManifest, read_features
+from lnln.data.model_inputs import model_inputs, with_simulation_in_use
 from lnln.data.schema import Split
 from lnln.data.shards import iterate_shards, read_labels
 from lnln.data.store import Store
@@ -68,11 +69,15 @@ def train(
     progress: takes a line when something is done; None for silence.
     Each worker computes with OMP_NUM_THREADS threads where that is set, else with num_threads, else with its share of
     its machine's cores.
-    Raises RefusedError for what cannot be trained: unknown corpus, a split without (labelled) utterances, features that
-    are not finite, an encoder that is none or does not know the corpus's vocabulary, GPUs that are not there, a loss
-    that stops being a number. What is refused before its first epoch has ended leaves no run.
+    A model that reads simulated text reads that of `model.simulation`; left open, it is the one in use now, and part of
+    what the run is known by.
+    Raises RefusedError for what cannot be trained: unknown corpus, a split without (labelled) utterances, no simulated
+    text for a model that reads it, features that are not finite, an encoder that is none or does not know the corpus's
+    vocabulary, GPUs that are not there, a loss that stops being a number. What is refused before its first epoch has
+    ended leaves no run.
     """
     manifest = read_features(store, corpus)
+    config = with_simulation_in_use(store, manifest, config)
     run_id = run_id_for(config, corpus, manifest)
     if is_whole(store, run_id):
         return load_run(store, run_id)
@@ -199,6 +204,7 @@ def check(
                 "import a corpus with labels"
             )
     _check_encoder(manifest, config)
+    _check_simulation(store, manifest, config, needed)
     if config.corruption.protocol == "noise":
         NoiseSource.of(manifest)  # refuses before Ray starts what it could not draw
     _check_gpus(num_workers, use_gpu, gpus_per_worker)
@@ -356,6 +362,18 @@ def _check_encoder(manifest: FeatureManifest, config: Config) -> None:
     check_frozen(spec, config.train)
     if not spec.text_dim:
         check_vocabulary(config.model.text_encoder, spec.tokenizer, spec.vocabulary_size, spec.unknown_id)
+
+
+def _check_simulation(store: Store, manifest: FeatureManifest, config: Config, splits: Sequence[Split]) -> None:
+    """RefusedError unless all `splits` have the simulated text that the model reads."""
+    simulation = model_inputs(store, manifest, config.model).simulation
+    if simulation is None:
+        return
+    if lacking := [split for split in splits if split not in simulation.splits]:
+        raise RefusedError(
+            f"simulated text {simulation.simulation_id} of corpus {manifest.corpus} lacks split {' and '.join(lacking)}"
+            f", which training needs; run `lnln simulate {manifest.corpus}` again"
+        )
 
 
 def _check_workers(num_workers: int | tuple[int, int], gpus_per_worker: float) -> None:

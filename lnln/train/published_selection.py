@@ -24,8 +24,7 @@ from lnln.batches import EvaluationBatches
 from lnln.checkpoint import describe_file, save_weights
 from lnln.config import Config
 from lnln.corruption import evaluation_views
-from lnln.data.manifest import FeatureManifest
-from lnln.data.shards import read_split
+from lnln.data.model_inputs import ModelInputs
 from lnln.data.store import Store
 from lnln.runs import SELECTION_RATE, selected_on_test, selection_file, selection_folder
 from lnln.train.leftovers import temporary_folder
@@ -42,10 +41,10 @@ class SelectionSplit:
 
 
 def selection_split(
-    store: Store, manifest: FeatureManifest, config: Config, ranks: Ranks, device: torch.device
+    store: Store, inputs: ModelInputs, config: Config, ranks: Ranks, device: torch.device
 ) -> SelectionSplit:
     """Test at SELECTION_RATE, masks by `corruption.mask_seed`."""
-    utterances = read_split(store, manifest, "test")
+    manifest, utterances = inputs.manifest, inputs.read_split(store, "test")
     batches = EvaluationBatches(
         utterances,
         Views(utterances, "test", store, manifest),

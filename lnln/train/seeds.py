@@ -19,6 +19,7 @@ from queue import SimpleQueue
 
 from lnln.config import Config
 from lnln.data.manifest import read_features
+from lnln.data.model_inputs import with_simulation_in_use
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.progress import line
@@ -73,8 +74,9 @@ def train_seeds(
         raise RefusedError(f"expected different seeds, one or more, got {', '.join(map(str, seeds)) or 'none'}")
     if num_parallel is not None and num_parallel < 1:
         raise RefusedError(f"the number of runs at a time must be 1 or more, got {num_parallel}")
-    configs = {seed: with_seed(config, seed) for seed in seeds}
     manifest = read_features(store, corpus)
+    config = with_simulation_in_use(store, manifest, config)
+    configs = {seed: with_seed(config, seed) for seed in seeds}
     runs: dict[int, Run] = {}
     reasons: dict[int, str] = {}
     for seed, chosen in configs.items():
@@ -115,6 +117,7 @@ def train_seeds(
 def finished_seeds(store: Store, corpus: str, config: Config, seeds: Sequence[int]) -> list[int]:
     """Those of `seeds` whose run ended before."""
     manifest = read_features(store, corpus)
+    config = with_simulation_in_use(store, manifest, config)
     return [seed for seed in seeds if is_finished(store, run_id_for(with_seed(config, seed), corpus, manifest))]
 
 

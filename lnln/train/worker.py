@@ -23,10 +23,11 @@ from lnln.batches import EvaluationBatches, TrainBatches
 from lnln.checkpoint import describe_file, load_checkpoint, save_checkpoint, save_model, upload_checkpoint
 from lnln.config import Config
 from lnln.corruption import evaluation_views
-from lnln.data.manifest import FeatureManifest, read_features
-from lnln.data.shards import read_split
+from lnln.data.manifest import read_features
+from lnln.data.model_inputs import ModelInputs, model_inputs
 from lnln.data.store import Store
 from lnln.errors import RefusedError, StoreFailedError
+from lnln.model_store.simulator import add_simulator
 from lnln.models import SentimentModel, build_model
 from lnln.train.controller import checkpoint_name
 from lnln.train.leftovers import remove_leftovers, temporary_folder
@@ -70,13 +71,12 @@ def train_worker(arguments: dict[str, TrainJob]) -> dict[str, Any]:
     assert isinstance(device, torch.device), "one device for each worker"
     store = Store(job.store_url)
     manifest = read_features(store, job.corpus, job.feature_id)
+    inputs = model_inputs(store, manifest, job.config.model)
     torch.manual_seed(job.config.train.seed)
-    model = build_model(job.config.model, manifest.spec(), {str(m): s for m, s in manifest.statistics.items()}).to(
-        device
-    )
+    model = build_model(job.config.model, inputs.spec(), {str(m): s for m, s in manifest.statistics.items()}).to(device)
     if job.folder is not None and ranks.is_first:
         remove_leftovers(job.folder)
-    loop = _loop(model, job, store, manifest, ranks, device)
+    loop = _loop(model, job, store, inputs, ranks, device)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
@@ -95,17 +95,17 @@ def train_worker(arguments: dict[str, TrainJob]) -> dict[str, Any]:
     if job.folder is not None and ranks.is_first:
         result["files"] = Patience(store, job.folder, job.patience_seconds).write(
             "the model",
-            partial(_export, model, loop.best_epoch, store, job.folder, manifest),
+            partial(_export, model, loop.best_epoch, store, job.folder, inputs),
             after=len(loop.history),
         )
     return result
 
 
 def _loop(
-    model: SentimentModel, job: TrainJob, store: Store, manifest: FeatureManifest, ranks: Ranks, device: torch.device
+    model: SentimentModel, job: TrainJob, store: Store, inputs: ModelInputs, ranks: Ranks, device: torch.device
 ) -> Loop:
-    config = job.config
-    train, valid = read_split(store, manifest, "train"), read_split(store, manifest, "valid")
+    config, manifest = job.config, inputs.manifest
+    train, valid = inputs.read_split(store, "train"), inputs.read_split(store, "valid")
     unknown_id = manifest.tokenizer.unknown_id
     train_batches = TrainBatches(
         train,
@@ -125,7 +125,7 @@ def _loop(
         world=ranks.world,
         device=device,
     )
-    test = selection_split(store, manifest, config, ranks, device) if job.looks_at_test else None
+    test = selection_split(store, inputs, config, ranks, device) if job.looks_at_test else None
     return Loop(model, config, train_batches, validation, valid.label, manifest.label_range, ranks, device, test)
 
 
@@ -182,7 +182,7 @@ def _keep(loop: Loop, job: TrainJob, run_folder: str, store: Store, name: str) -
 
 
 def _export(
-    model: nn.Module, epoch: int, store: Store, run_folder: str, manifest: FeatureManifest
+    model: nn.Module, epoch: int, store: Store, run_folder: str, inputs: ModelInputs
 ) -> dict[str, dict[str, Any]]:
     """Write the model of the best epoch to the store; its files with their size and SHA-256."""
     storage = ray.train.get_context().get_storage()
@@ -193,7 +193,8 @@ def _export(
         model.load_state_dict(load_checkpoint(Path(saved)).selected)
     with temporary_folder(run_folder) as temporary:
         folder = Path(temporary) / "model"
-        save_model(folder, model.cpu(), manifest)
+        save_model(folder, model.cpu(), inputs.manifest, inputs.simulation)
+        add_simulator(store, inputs.simulation, folder)
         files = {}
         for path in sorted(folder.iterdir()):
             store.upload(path, f"{run_folder}/model/{path.name}")

@@ -15,31 +15,33 @@ what is done, so a flow that is run again does what is missing.
 from __future__ import annotations
 
 import tempfile
-from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.cache_policies import NO_CACHE
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_table_artifact
 
 from lnln import markdown
 from lnln.config import Config, config_for
 from lnln.data.store import Store
-from lnln.evaluate import evaluate
-from lnln.evaluations import Evaluation
-from lnln.model_store import Origin, publish
 from lnln.model_store.catalog import check_name
-from lnln.report import report
-from lnln.train.launch import train
+from pipelines.flows.evaluate import evaluate_run, keep_report, publish_run, write_report
 from pipelines.flows.features import artifact_key, settings_of_run
+from pipelines.flows.stage import HOUR, stage, tell_of_failure
+from pipelines.flows.train import train_run
 from tuning.choose import choose
 from tuning.report import study_report
 from tuning.select import best_trial, table, verdict
-from tuning.space import DEFAULT_SPACE, Space, with_parameters
+from tuning.space import Space, default_space, with_parameters
 from tuning.sweep import tune
 
 
-@flow(name="experiment", flow_run_name="experiment on {corpus}")
+@flow(
+    name="experiment",
+    flow_run_name="experiment on {corpus}",
+    timeout_seconds=168 * HOUR,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
 def experiment(
     corpus: str,
     config: str | None = None,
@@ -74,7 +76,7 @@ def experiment(
     chosen = config_for(corpus, config, overrides or [])
     if publish_as:
         check_name(publish_as)  # now, and not after hours of training
-    ranges = DEFAULT_SPACE if space is None else Space.from_dict(space)
+    ranges = default_space(chosen) if space is None else Space.from_dict(space)
     study_id = study_page = trial = None
     if num_trials:
         study = search(there, corpus, chosen.to_dict(), ranges.to_dict(), num_trials, num_workers)
@@ -98,7 +100,7 @@ def experiment(
     }
 
 
-@task(name="study", cache_policy=NO_CACHE, persist_result=False)
+@stage("study")
 def search(
     store: str, corpus: str, config: dict[str, Any], space: dict[str, Any], num_trials: int, num_workers: int
 ) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def search(
     }
 
 
-@task(name="choice", cache_policy=NO_CACHE, persist_result=False)
+@stage("choice")
 def compare(store: str, study_id: str, seeds: list[int], num_workers: int) -> dict[str, Any]:
     """Number and parameters of the trial that was shown to be better than the configured ones, else those, and None."""
     choice = choose(Store(store), study_id, seeds=seeds, num_workers=num_workers)
@@ -138,56 +140,8 @@ def compare(store: str, study_id: str, seeds: list[int], num_workers: int) -> di
     return {"trial": taken.trial, "parameters": taken.parameters}
 
 
-@task(name="study report", cache_policy=NO_CACHE, persist_result=False)
+@stage("study report")
 def write_study_report(store: str, study_id: str) -> str:
     """Where the page on the study is, as of `write_report`."""
     with tempfile.TemporaryDirectory(prefix="lnln-report-") as folder:
-        return _keep(Store(store), study_report(Store(store), study_id, folder), study_id)
-
-
-@task(name="train", cache_policy=NO_CACHE, persist_result=False)
-def train_run(store: str, corpus: str, config: dict[str, Any], num_workers: int, config_name: str | None) -> str:
-    """The run's id; an interrupted run continues from its newest checkpoint."""
-    run = train(Store(store), corpus, Config.from_dict(config), num_workers=num_workers, config_name=config_name)
-    return run.run_id
-
-
-@task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)
-def evaluate_run(store: str, run_id: str) -> dict[str, Any]:
-    """The evaluation's id, and its mean scores over the missing rates."""
-    evaluation = evaluate(Store(store), run_id)
-    create_markdown_artifact(
-        key=artifact_key("experiment", evaluation.corpus),
-        markdown=score_table(evaluation),
-        description=f"{run_id} on the {evaluation.split} split",
-    )
-    return {"evaluation_id": evaluation.evaluation_id, "scores": evaluation.mean}
-
-
-@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
-def publish_run(store: str, run_id: str, name: str, study_id: str | None, trial: int | None) -> str:
-    """`name@version`; a run published before keeps its version. study_id, trial: where its parameters are from."""
-    origin = None if study_id is None else Origin(study_id, trial)
-    return f"{name}@{publish(Store(store), run_id, name, origin=origin)}"
-
-
-@task(name="report", cache_policy=NO_CACHE, persist_result=False)
-def write_report(store: str, model: str, name: str) -> str:
-    """Where the report on `model` is: in the store, since the worker's own disk may go with the worker."""
-    with tempfile.TemporaryDirectory(prefix="lnln-report-") as folder:
-        return _keep(Store(store), report(Store(store), [model], folder), name)
-
-
-def _keep(store: Store, index: Path, name: str) -> str:
-    """Upload the folder of a report to `reports/<name>/`; returns the URL of its index."""
-    files = sorted(path for path in index.parent.rglob("*") if path.is_file() and path != index)
-    for path in [*files, index]:  # the index last: where it is, what it shows is
-        store.upload(path, f"reports/{name}/{path.relative_to(index.parent).as_posix()}")
-    return f"{store.url}/reports/{name}/{index.name}"
-
-
-def score_table(evaluation: Evaluation) -> str:
-    """Every metric at every missing rate, as Markdown."""
-    origin = " (synthetic)" if evaluation.synthetic else ""
-    heading = f"# {markdown.escape(evaluation.name)} on {markdown.escape(evaluation.corpus)}{origin}"
-    return f"{heading}\n\n{markdown.table(evaluation.rows())}\n"
+        return keep_report(Store(store), study_report(Store(store), study_id, folder), study_id)

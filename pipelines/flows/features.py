@@ -14,11 +14,11 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
-from prefect.runtime import deployment
+from prefect.runtime import deployment, flow_run
 
 from lnln.config import to_dict
 from lnln.data.counts import say_counts
-from lnln.data.manifest import Extraction, FeatureManifest
+from lnln.data.manifest import Extraction, FeatureManifest, read_features
 from lnln.data.mmsa import TextForm, TokenizerName
 from lnln.data.quarantine import Quarantined, read_quarantine
 from lnln.data.schema import MODALITIES
@@ -27,6 +27,7 @@ from lnln.errors import RefusedError
 from pipelines.execute import dask_client
 from pipelines.extract import extract_corpus
 from pipelines.extractors.config import load_extract_config
+from pipelines.flows.stage import HOUR, shown_progress, stage, tell_of_failure
 from pipelines.ingest import import_corpus, import_sample
 from pipelines.settings import Settings
 
@@ -34,7 +35,19 @@ from pipelines.settings import Settings
 MAX_QUARANTINED_SHOWN = 200
 
 
-@flow(name="features", flow_run_name="features of {corpus}")
+def _run_name() -> str:
+    given = flow_run.parameters
+    origin = "" if not given.get("clips") else " from clips"
+    return f"features of {given['corpus']}{origin}"
+
+
+@flow(
+    name="features",
+    flow_run_name=_run_name,
+    timeout_seconds=24 * HOUR,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
 def features(
     corpus: str,
     source: str | None = None,
@@ -63,14 +76,11 @@ def features(
     _refuse_contradictions(source, clips, of_pickle=(text, tokenizer), of_clips=(extractors, overrides))
     settings = settings_of_run(store)
     there = Store(settings.store)
-    with dask_client(settings) as client:
-        if clips is not None:
-            chosen = load_extract_config(extractors, overrides or [])
-            manifest = extract_corpus(there, clips, corpus, chosen, client)
-        elif source is not None:
-            manifest = import_corpus(there, Path(source), corpus, client, text=text, tokenizer=tokenizer)
-        else:
-            manifest = import_sample(there, corpus, client)
+    if clips is not None:
+        feature_id = extract_features(settings, corpus, clips, extractors, overrides or [])
+    else:
+        feature_id = import_features(settings, corpus, source, text, tokenizer)
+    manifest = read_features(there, corpus, feature_id)
     create_table_artifact(
         key=artifact_key("features", corpus), table=_table(manifest), description=_description(settings.store, manifest)
     )
@@ -87,6 +97,30 @@ def features(
         "num_utterances": utterances,
         **({"num_quarantined": len(left_out)} if manifest.extraction is not None else {}),
     }
+
+
+@stage("import")
+def import_features(
+    settings: Settings, corpus: str, source: str | None, text: TextForm | None, tokenizer: TokenizerName | None
+) -> str:
+    """The feature_id."""
+    there = Store(settings.store)
+    with (
+        shown_progress(artifact_key("progress-features", corpus), f"Import of {corpus}"),
+        dask_client(settings) as client,
+    ):
+        if source is None:
+            return import_sample(there, corpus, client).feature_id
+        return import_corpus(there, Path(source), corpus, client, text=text, tokenizer=tokenizer).feature_id
+
+
+@stage("extract")
+def extract_features(settings: Settings, corpus: str, clips: str, extractors: str | None, overrides: list[str]) -> str:
+    """The feature_id."""
+    chosen = load_extract_config(extractors, overrides)
+    progress = shown_progress(artifact_key("progress-features", corpus), f"Extraction of {corpus}")
+    with progress, dask_client(settings) as client:
+        return extract_corpus(Store(settings.store), clips, corpus, chosen, client).feature_id
 
 
 def settings_of_run(store: str | None) -> Settings:

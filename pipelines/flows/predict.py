@@ -18,10 +18,18 @@ from lnln.data.store import Store
 from lnln.errors import RefusedError
 from pipelines.execute import dask_client
 from pipelines.flows.features import artifact_key, settings_of_run
+from pipelines.flows.stage import HOUR, shown_progress, stage, tell_of_failure
 from pipelines.predict import PredictedFolder, predict_corpus, predict_files
+from pipelines.settings import Settings
 
 
-@flow(name="predict", flow_run_name="predict by {model}")
+@flow(
+    name="predict",
+    flow_run_name="predict by {model}",
+    timeout_seconds=24 * HOUR,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
 def predict(
     model: str,
     corpus: str | None = None,
@@ -64,25 +72,17 @@ def predict(
         rate: float | tuple[float, float, float] | None = (text, audio, vision)
     else:
         rate = missing_rate
-    settings = settings_of_run(store)
-    there = Store(settings.store)
-    with dask_client(settings) as client:
-        if corpus is not None:
-            made = predict_corpus(
-                there,
-                model,
-                corpus,
-                out,
-                split=split,
-                rate=rate,
-                mask_seed=mask_seed,
-                protocol=protocol,
-                client=client,
-            )
-        else:
-            made = predict_files(
-                there, model, shards or [], out, rate=rate, mask_seed=mask_seed, protocol=protocol, client=client
-            )
+    made = write_predictions(
+        settings_of_run(store),
+        model,
+        corpus=corpus,
+        shards=shards,
+        out=out,
+        split=split,
+        rate=rate,
+        mask_seed=mask_seed,
+        protocol=protocol,
+    )
     create_table_artifact(
         key=artifact_key("predictions", corpus or "files"),
         table=_table(made),
@@ -90,6 +90,26 @@ def predict(
     )
     get_run_logger().info("%d predictions in %s, %d parts new", made.num_utterances, made.url, made.num_new)
     return made.to_dict()
+
+
+@stage("predict")
+def write_predictions(
+    settings: Settings,
+    model: str,
+    *,
+    corpus: str | None,
+    shards: list[str] | None,
+    out: str | None,
+    split: str,
+    **how: Any,
+) -> PredictedFolder:
+    """Of a corpus, or else of shards. how: further arguments of both."""
+    there = Store(settings.store)
+    progress = shown_progress(artifact_key("progress-predict", corpus or "files"), f"Predictions by {model}")
+    with progress, dask_client(settings) as client:
+        if corpus is not None:
+            return predict_corpus(there, model, corpus, out, split=split, client=client, **how)
+        return predict_files(there, model, shards or [], out, client=client, **how)
 
 
 def _table(made: PredictedFolder) -> list[dict[str, Any]]:

@@ -24,12 +24,14 @@ from prefect.utilities.callables import get_parameter_defaults
 from lnln import markdown
 from lnln.config import Config, config_for
 from lnln.data.manifest import read_features
+from lnln.data.model_inputs import with_simulation_in_use
 from lnln.data.store import Store
 from pipelines.flows.features import artifact_key, settings_of_run
+from pipelines.flows.stage import HOUR, stage, tell_of_failure
 from tuning.jobs import UnreachableError, stop_study, submit_study
 from tuning.record import Study, load_study
 from tuning.select import best_trial, configured_trial, table
-from tuning.space import DEFAULT_SPACE, Space
+from tuning.space import Space, default_space
 from tuning.sweep import study_id_for, tune
 
 
@@ -37,17 +39,25 @@ def stop_job(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
     """Stop the cluster's job of a flow run that is cancelled; Prefect itself ends only the process that follows it."""
     given = {**get_parameter_defaults(flow.fn), **flow_run.parameters}
     if given["ray_jobs_address"] is not None:
+        chosen = config_for(given["corpus"], given["config"], given["overrides"] or [])
         stop_study(
             given["ray_jobs_address"],
             store_url=settings_of_run(given["store"]).store,
             corpus=given["corpus"],
-            config=config_for(given["corpus"], given["config"], given["overrides"] or []),
+            config=chosen,
             num_trials=given["num_trials"],
-            space=_space(given["space"]),
+            space=_space(given["space"], chosen),
         )
 
 
-@flow(name="search", flow_run_name="search on {corpus}", on_cancellation=[stop_job])
+@flow(
+    name="search",
+    flow_run_name="search on {corpus}",
+    timeout_seconds=168 * HOUR,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+    on_cancellation=[stop_job],
+)
 def search(
     corpus: str,
     num_trials: int,
@@ -67,7 +77,7 @@ def search(
         num_trials: Trials that the study is to have, complete or pruned.
         config: A config by name or .yaml path. None: the one called like the corpus, if there is one.
         overrides: Config keys to change, such as tune.epochs=8.
-        space: Ranges by parameter, such as adversarial with low 0.1 and high 3. None: the three loss weights.
+        space: Ranges by parameter, such as adversarial with low 0.1 and high 3. None: the loss weights of the network.
         store: A folder or s3://bucket/prefix. None: LNLN_STORE of the worker's environment, else ./store.
         num_workers: Train workers of each trial.
         gpus_per_worker: The share of a GPU that each worker takes, where there are GPUs.
@@ -78,7 +88,8 @@ def search(
         The study's name, how many trials it has in each state, and the best one's number, parameters and scores.
     """
     there = settings_of_run(store).store
-    chosen, ranges = config_for(corpus, config, overrides or []), _space(space)
+    chosen = config_for(corpus, config, overrides or [])
+    ranges = _space(space, chosen)
     arguments: dict[str, Any] = {
         "config": chosen.to_dict(),
         "space": ranges.to_dict(),
@@ -102,7 +113,7 @@ def search(
     }
 
 
-@task(name="study", cache_policy=NO_CACHE, persist_result=False)
+@stage("study")
 def search_here(store: str, corpus: str, *, config: dict[str, Any], space: dict[str, Any], **arguments: Any) -> str:
     """The study's id; its trials on the Ray of this worker."""
     return tune(Store(store), corpus, Config.from_dict(config), space=Space.from_dict(space), **arguments).study_id
@@ -136,11 +147,12 @@ def search_on_cluster(
         say=lambda text: log.info("%s", text),
         **arguments,
     )
-    return study_id_for(corpus, read_features(there, corpus).feature_id, chosen, ranges)
+    manifest = read_features(there, corpus)
+    return study_id_for(corpus, manifest.feature_id, with_simulation_in_use(there, manifest, chosen), ranges)
 
 
-def _space(ranges: dict[str, Any] | None) -> Space:
-    return DEFAULT_SPACE if ranges is None else Space.from_dict(ranges)
+def _space(ranges: dict[str, Any] | None, config: Config) -> Space:
+    return default_space(config) if ranges is None else Space.from_dict(ranges)
 
 
 def _show(study: Study) -> None:

@@ -11,15 +11,23 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
-from lnln.config import config_for
+from lnln.config import Config, config_for
 from lnln.data.manifest import ViewManifest
 from lnln.data.store import Store
 from pipelines.corrupt import corrupt
 from pipelines.execute import dask_client
 from pipelines.flows.features import artifact_key, settings_of_run
+from pipelines.flows.stage import HOUR, shown_progress, stage, tell_of_failure
+from pipelines.settings import Settings
 
 
-@flow(name="views", flow_run_name="views of {corpus}")
+@flow(
+    name="views",
+    flow_run_name="views of {corpus}",
+    timeout_seconds=6 * HOUR,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
 def views(
     corpus: str, config: str | None = None, overrides: list[str] | None = None, store: str | None = None
 ) -> dict[str, Any]:
@@ -36,8 +44,7 @@ def views(
     """
     settings = settings_of_run(store)
     chosen = config_for(corpus, config, overrides or [])
-    with dask_client(settings) as client:
-        made = corrupt(Store(settings.store), corpus, chosen, client)
+    made = make_views(settings, corpus, chosen)
     feature_ids = sorted({view.feature_id for view in made})
     create_table_artifact(
         key=artifact_key("views", corpus),
@@ -46,6 +53,14 @@ def views(
     )
     get_run_logger().info("%d views of %s in %s", len(made), corpus, settings.store)
     return {"corpus": corpus, "feature_ids": feature_ids, "view_ids": [view.view_id for view in made]}
+
+
+@stage("corrupt")
+def make_views(settings: Settings, corpus: str, config: Config) -> list[ViewManifest]:
+    """Their manifests, evaluation views first."""
+    progress = shown_progress(artifact_key("progress-views", corpus), f"Views of {corpus}")
+    with progress, dask_client(settings) as client:
+        return corrupt(Store(settings.store), corpus, config, client)
 
 
 def _rows(view: ViewManifest) -> list[dict[str, Any]]:

@@ -148,6 +148,8 @@ def test_overrides_come_from_file_base_group_and_entry_in_that_order(tmp_path: P
         ("against: text_only", "against: text_only\n    ablations: [no_text]", "only a group of changes has a list"),
         ("no_adversarial:", "search:", "'search' is the study over the loss weights"),
         ("  main:", "  search:", "'search' is the study over the loss weights"),
+        ("no_adversarial:", "report:", "'report' is the report on the main systems"),
+        ("  main:", "  report:", "'report' is the report on the main systems"),
     ],
 )
 def test_refusals_name_the_place(tmp_path: Path, old: str, new: str, said: str) -> None:

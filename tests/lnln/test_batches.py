@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnln.batches import EvaluationBatches, Inputs, TrainBatches, corrupt_inputs, to_inputs
+from lnln.batches import EvaluationBatches, Inputs, TrainBatches, corrupt_inputs, tensors_of, to_inputs
 from lnln.config import Config, CorruptionConfig, LossConfig, TrainConfig
 from lnln.corruption import ViewSpec, make_masks, training_view
 from lnln.data.manifest import FeatureManifest, SplitEntry, ViewManifest, commit_view, view_folder
@@ -20,6 +22,7 @@ from lnln.data.shards import read_split
 from lnln.data.store import Store
 from lnln.data.view_shards import write_view_shard
 from lnln.errors import RefusedError
+from lnln.models.padding import leave_out
 from lnln.views import Views
 from pipelines.ingest import import_corpus
 from tests.corpora import mmsa_content, with_text_features
@@ -64,7 +67,13 @@ def train_batches(
 
 
 def same(left: Inputs, right: Inputs) -> bool:
-    return all(torch.equal(getattr(left, f.name), getattr(right, f.name)) for f in dataclasses.fields(Inputs))
+    mine, others = tensors_of(left), tensors_of(right)
+    return mine.keys() == others.keys() and all(torch.equal(value, others[name]) for name, value in mine.items())
+
+
+def with_simulated_text(utterances: Utterances, lengths: Sequence[int], dim: int = 4) -> Utterances:
+    values = np.random.default_rng(5).normal(size=(sum(lengths), dim)).astype(np.float32)
+    return dataclasses.replace(utterances, simulated_text=Ragged.from_lengths(values, lengths))
 
 
 def test_inputs_are_padded_to_the_longest_and_masked() -> None:
@@ -104,6 +113,41 @@ def test_corruption_leaves_masks_and_padding_as_they_are() -> None:
     assert torch.equal(erased.text_mask, inputs.text_mask) and torch.equal(erased.audio_mask, inputs.audio_mask)
     everything = {m: torch.ones_like(mask) for m, mask in nothing.items()}
     assert same(corrupt_inputs(inputs, everything, UNKNOWN), inputs)
+
+
+def test_a_step_of_simulated_text_is_erased_with_the_audio_frame_at_its_place() -> None:
+    audio = Ragged.from_lengths(np.ones((9, 3), np.float32), [6, 1, 0, 2])
+    utterances = with_simulated_text(dataclasses.replace(make_utterances(4), audio=audio), [3, 3, 2, 0])
+    inputs = to_inputs(utterances)
+    assert inputs.simulated_text is not None and inputs.simulated_text.shape == (4, 3, 4)
+    kept = {m: torch.ones_like(getattr(inputs, f"{m}_mask")) for m in MODALITIES}
+    kept["audio"][0, [0, 1, 3, 5]] = False  # of steps at frames 0, 2 and 4 the first falls out
+    left = corrupt_inputs(inputs, kept, UNKNOWN)
+    assert left.simulated_text is not None and left.simulated_text_mask is inputs.simulated_text_mask
+    is_left = left.simulated_text.any(dim=-1)
+    # What has no audio has nothing that its text could be judged by.
+    assert is_left.tolist() == [[False, True, True], [True] * 3, [False] * 3, [False] * 3]
+    assert torch.equal(left.simulated_text[is_left], inputs.simulated_text[is_left])
+    without_audio = leave_out(inputs, ["text", "vision"])
+    assert without_audio.simulated_text is not None and without_audio.simulated_text.shape == (4, 0, 4)
+    assert corrupt_inputs(without_audio, {**kept, "audio": kept["audio"][:, :0]}, UNKNOWN).audio.shape[1] == 0
+
+
+@pytest.mark.parametrize("compile_mode", ["none", "default"])
+def test_simulated_text_on_a_device_is_what_it_is_elsewhere(compile_mode: Literal["none", "default"]) -> None:
+    utterances = with_simulated_text(make_utterances(9), [4, 0, 1, 3, 2, 4, 4, 1, 2])
+    views, chosen = Views(utterances, "train"), config(4, 0)
+    chosen = dataclasses.replace(chosen, train=dataclasses.replace(chosen.train, compile=compile_mode))
+    here, there = (TrainBatches(utterances, views, chosen, UNKNOWN, resident=each) for each in (False, True))
+    pairs = list(zip(here.epoch(0), there.epoch(0), strict=True))
+    for one, other in pairs:
+        assert same(one.complete, other.complete) and same(one.corrupted, other.corrupted)
+        simulated = one.corrupted.simulated_text
+        assert simulated is not None and (compile_mode == "none" or simulated.shape[1] == 4)
+    specs = [ViewSpec.evaluation(rate, 0) for rate in (0.0, 0.5, 1.0)]
+    scored = [EvaluationBatches(utterances, views, specs, UNKNOWN, resident=each) for each in (False, True)]
+    for mine, theirs in zip(*scored, strict=True):
+        assert same(mine.inputs, theirs.inputs)
 
 
 def test_language_features_are_padded_and_erased_like_frames() -> None:
@@ -354,8 +398,8 @@ def test_every_pair_is_evaluated_once(num: int, batch_size: int, world: int) -> 
                 masks = make_masks(specs[view], only.utterance_id, only.lengths())
                 kept = {m: torch.from_numpy(masks.kept[m].padded()) for m in MODALITIES}
                 expected = corrupt_inputs(to_inputs(only), kept, UNKNOWN)
-                for field in dataclasses.fields(Inputs):
-                    wanted, got = getattr(expected, field.name)[0], getattr(batch.inputs, field.name)[row]
+                for name, value in tensors_of(expected).items():
+                    wanted, got = value[0], getattr(batch.inputs, name)[row]
                     assert torch.equal(got[: len(wanted)], wanted) and not got[len(wanted) :].any()
     assert sorted(pairs) == [(view, utterance) for view in range(3) for utterance in range(num)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lnln.config import SWITCHES, Config, ModelConfig, config_for, config_names, fingerprint, load_config
+from lnln.config import (
+    SDUMC_SWITCHES,
+    SWITCHES,
+    Config,
+    ModelConfig,
+    config_for,
+    config_names,
+    fingerprint,
+    load_config,
+)
 from lnln.errors import RefusedError
 
 
@@ -57,6 +67,27 @@ def test_fingerprints_are_pinned() -> None:
     """Stored runs are found by them: a change here, a new key too, orphans every run, so it must be meant."""
     assert Config().fingerprint() == "d47169281d12"
     assert fingerprint({"b": [1, 2.5, None], "a": "ü"}) == "91ff63a7ddb1"
+
+
+def test_a_model_is_known_by_what_it_looks_at() -> None:
+    for name in ("lnln", "text_only", "late_fusion"):
+        base = load_config(None, [f"model.name={name}"])
+        for change in ["loss.fused=0.7", "loss.rank_temperature=1", "model.sdumc.query_dim=3", "model.simulation=a"]:
+            assert load_config(None, [f"model.name={name}", change]).fingerprint() == base.fingerprint(), change
+        reads = load_config(None, [f"model.name={name}", "model.simulated_text=when_missing"])
+        assert reads.fingerprint() != base.fingerprint() and reads.model.reads_simulated_text
+    base = load_config(None, ["model.name=sdumc"])
+    assert base.model.reads_simulated_text
+    for change in ["loss.fused=0.7", "model.sdumc.query_dim=3", "model.simulation=a", "model.sdumc.detach_fused=false"]:
+        assert load_config(None, ["model.name=sdumc", change]).fingerprint() != base.fingerprint(), change
+
+
+def test_mode_sets_the_switches_of_sdumc_too() -> None:
+    for switch, (reference, clean) in SDUMC_SWITCHES.items():
+        assert getattr(ModelConfig(mode="reference").sdumc, switch) == reference
+        assert getattr(ModelConfig().sdumc, switch) == clean
+        own = load_config(None, [f"model.sdumc.{switch}={json.dumps(reference)}"])
+        assert getattr(own.model.sdumc, switch) == reference
 
 
 @pytest.mark.parametrize(

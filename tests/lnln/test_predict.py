@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lnln.corruption import ViewSpec
+from lnln.data.extractors import identity_of
 from lnln.data.schema import Ragged, Utterances
 from lnln.data.shards import encode_shard, read_split
 from lnln.errors import RefusedError
@@ -22,7 +23,7 @@ from lnln.model_store import publish, pull
 from lnln.model_store.opened import open_model
 from lnln.predict import MOSI_WORDS, Predictor, check_corpus, describe, predict, predict_lines
 from tests.extracted_corpus import EXTRACTORS, extracted_corpus
-from tests.finished_run import finished_run
+from tests.finished_run import TINY, finished_run
 from tests.lnln.conftest import RunStore
 
 
@@ -389,3 +390,31 @@ def test_a_corpus_of_other_features_is_refused_with_both_sides(run_store: RunSto
     other = {**EXTRACTORS, "audio": {**EXTRACTORS["audio"], "version": 4}}
     with pytest.raises(RefusedError, match=r"audio made by tones version 3, corpus .* made by tones version 4"):
         check_corpus(of_extracted, replace(extracted, extractors=other))
+
+
+def test_of_what_a_model_does_not_read_nothing_is_asked(
+    run_store: RunStore, predictor: Predictor, utterances: Utterances, tmp_path: Path
+) -> None:
+    """Not how wide it is, nor what made it, nor whether it is finite."""
+    store, manifest = run_store.store, run_store.manifest
+    opened = open_model(store, finished_run(store, manifest, model={**TINY["model"], "name": "text_only"}))
+    words = Predictor(opened)
+    expected = [made.sentiment for made in words.predict_utterances(utterances)]
+    num = len(utterances)
+    other = replace(
+        utterances,
+        audio=Ragged.from_lengths(np.full((2 * num, 9), np.nan, np.float32), [2] * num),
+        vision=Ragged.from_lengths(np.ones((num, 1), np.float32), [1] * num),
+    )
+    path = tmp_path / "other.parquet"
+    path.write_bytes(encode_shard(other, {**identity_of(manifest.extractors), "audio": EXTRACTORS["audio"]}))
+    assert [made.sentiment for made in words.predict_shard(path)] == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(RefusedError, match="has audio made by tones version 3"):
+        predictor.predict_shard(path)
+    path.write_bytes(encode_shard(other))
+    with pytest.raises(RefusedError, match="audio has 9 dimensions, expected 4"):
+        predictor.predict_shard(path)
+    wide = replace(manifest, corpus="wide", dims={**manifest.dims, "audio": 9, "vision": 1})
+    check_corpus(opened, wide)
+    with pytest.raises(RefusedError, match="takes text of 30522 token ids"):
+        check_corpus(opened, replace(wide, dims={**wide.dims, "text": 6}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lnln.batches import EvaluationBatches, Inputs, TrainBatches, corrupt_inputs, to_inputs
+from lnln.batches import EvaluationBatches, Inputs, TrainBatches, corrupt_inputs, tensors_of, to_inputs
 from lnln.config import Config, CorruptionConfig, TrainConfig
 from lnln.corruption import ViewSpec, make_masks
 from lnln.corruption.noise import NoiseSource
@@ -63,8 +62,8 @@ def test_every_pair_is_its_utterance_under_its_view_whatever_the_protocol(tmp_pa
         for row, (view, utterance) in enumerate(zip(batch.view, batch.utterance, strict=True)):
             pairs.append((int(view), int(utterance)))
             expected = alone(specs[view], utterances, int(utterance), manifest)
-            for field in dataclasses.fields(Inputs):
-                wanted, got = getattr(expected, field.name)[0], getattr(batch.inputs, field.name)[row]
+            for name, value in tensors_of(expected).items():
+                wanted, got = value[0], getattr(batch.inputs, name)[row]
                 assert torch.equal(got[: len(wanted)], wanted) and not got[len(wanted) :].any()
             complete = to_inputs(utterances.take([utterance]))
             num_changed += specs[view].protocol == "noise" and not same(expected, complete)
@@ -88,8 +87,8 @@ def test_training_batches_are_their_utterances_under_the_draw(tmp_path: Path, te
         ):
             for row, name in enumerate(batch.utterance_ids):
                 expected = alone(spec, utterances, utterances.utterance_id.index(name), manifest)
-                for field in dataclasses.fields(Inputs):
-                    wanted, got = getattr(expected, field.name)[0], getattr(batch.corrupted, field.name)[row]
+                for name, value in tensors_of(expected).items():
+                    wanted, got = value[0], getattr(batch.corrupted, name)[row]
                     assert torch.equal(got[: len(wanted)], wanted)
             rows = np.array([utterances.utterance_id.index(name) for name in batch.utterance_ids])
             assert same(batch.complete, to_inputs(utterances.take(rows)))  # the complete ones stay complete

@@ -1,4 +1,5 @@
-"""Dask workers that are killed in the middle of an import, and of making views: the bytes are those of a quiet run."""
+"""Dask workers that are killed in the middle of an import, of making views and of simulating text: the bytes are those
+of a quiet run."""
 
 from __future__ import annotations
 
@@ -23,6 +24,8 @@ from pipelines.corrupt import corrupt
 from pipelines.execute import dask_client
 from pipelines.ingest import import_corpus
 from pipelines.settings import Settings
+from pipelines.simulate import simulate
+from pipelines.simulators import load_provider
 from tests.corpora import mmsa_content
 from tests.dask_processes import dask_processes
 
@@ -34,6 +37,8 @@ pytestmark = pytest.mark.slow
 CONFIG = Config(
     corruption=CorruptionConfig(rates=(0.0, 0.5, 1.0), validation_rates=(0.0, 0.5)), train=TrainConfig(epochs=2)
 )
+# Of what is killed in the middle, it is the text encoder's work that is done first.
+PROVIDER = load_provider("regressor", ["text_encoder=tiny", "num_steps=2"])
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, source: Path) -> dict[
     store = Store(tmp_path_factory.mktemp("undisturbed"))
     import_corpus(store, source, "tiny")
     corrupt(store, "tiny", CONFIG)
+    simulate(store, "tiny", PROVIDER)
     return digests(store)
 
 
@@ -98,10 +104,11 @@ def killing(kill: Callable[[], None], store: Store, kind: str, at: int) -> Itera
 def run_through_deaths(
     store: Store, source: Path, client: Client, kill: Callable[[], None], expected: dict[str, tuple[int, str]]
 ) -> None:
-    """Import and views, each with a death in the middle of it."""
+    """Import, views and simulated text, each with a death in the middle of it."""
     stages: dict[str, Callable[[], object]] = {
         "features": lambda: import_corpus(store, source, "tiny", client),
         "views": lambda: corrupt(store, "tiny", CONFIG, client),
+        "simulated": lambda: simulate(store, "tiny", PROVIDER, client),
     }
     for kind, run_stage in stages.items():
         total = sum(name.startswith(f"tiny/{kind}/") and name.endswith(".parquet") for name in expected)
@@ -126,7 +133,7 @@ def test_workers_of_a_local_cluster(tmp_path: Path, source: Path, undisturbed: d
             died.append(alive[0])
 
         run_through_deaths(Store(tmp_path / "store"), source, client, kill, undisturbed)
-        assert len(set(died)) == 2
+        assert len(set(died)) == 3
 
 
 def test_workers_that_are_commands_of_their_own(
@@ -147,4 +154,4 @@ def test_workers_that_are_commands_of_their_own(
             processes.add_worker()
 
         run_through_deaths(Store(tmp_path / "store"), source, client, kill, undisturbed)
-        assert died == [-signal.SIGKILL] * 2
+        assert died == [-signal.SIGKILL] * 3

@@ -14,9 +14,18 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnln.config import Config, config_for, config_names
+from lnln.config import SDUMC_TERMS, Config, config_for, config_names, load_config
 from lnln.errors import RefusedError
-from tuning.space import DEFAULT_SPACE, PARAMETERS, Range, Space, load_space, with_parameters
+from tuning.space import (
+    DEFAULT_SPACE,
+    PARAMETERS,
+    SDUMC_SPACE,
+    Range,
+    Space,
+    default_space,
+    load_space,
+    with_parameters,
+)
 
 TERMS = ("completeness", "adversarial", "reconstruction")
 # Highest values that each parameter may have.
@@ -48,15 +57,25 @@ def test_the_default_space_varies_all_weights_but_sentiment() -> None:
     assert all(span.zero == 0.1 and span.scale == "log" for span in DEFAULT_SPACE.ranges.values())
 
 
+def test_that_of_sdumc_varies_all_weights_but_full_sentiment() -> None:
+    assert ("full_sentiment", *SDUMC_SPACE.ranges) == SDUMC_TERMS
+    assert all(span.zero == 0.1 and span.scale == "log" for span in SDUMC_SPACE.ranges.values())
+    config = load_config(None, ["model.name=sdumc"])
+    assert default_space(config) == SDUMC_SPACE == load_space(None, default_space(config))
+    assert SDUMC_SPACE.configured(config)["text_query"] == 0.7
+    with pytest.raises(RefusedError, match="must not vary full_sentiment"):
+        Space({"full_sentiment": Range(0.1, 1)})
+
+
 @pytest.mark.parametrize("name", config_names())
 def test_every_config_lies_within_the_default_space(name: str) -> None:
-    DEFAULT_SPACE.require(config_for(name))
+    default_space(config_for(name)).require(config_for(name))
 
 
 def test_the_page_shows_the_default_space_and_every_parameter() -> None:
     page = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text(encoding="utf-8")
-    shown = page.partition("```yaml\n")[2].partition("```")[0]
-    assert Space.from_dict(yaml.safe_load(shown)) == DEFAULT_SPACE
+    shown = [part.partition("```")[0] for part in page.split("```yaml\n")[1:]]
+    assert [Space.from_dict(yaml.safe_load(each)) for each in shown[:2]] == [DEFAULT_SPACE, SDUMC_SPACE]
     table = page.partition("| parameter |")[2].partition("\n\n")[0]
     told = re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines()[2:]))
     assert sorted(told) == sorted(PARAMETERS)

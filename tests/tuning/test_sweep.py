@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 from optuna.trial import TrialState, create_trial
 

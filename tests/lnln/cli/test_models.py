@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from lnln.cli import app, models
+from lnln.data.manifest import commit_features
 from lnln.errors import RefusedError
 from lnln.model_store import publish, pull, resolve
 from lnln.runs import load_run
@@ -119,6 +121,16 @@ def test_a_run_of_a_study_is_published_with_its_trial(run_store: RunStore) -> No
     assert [(version.study_id, version.trial) for version in kept] == [(STUDY, 1), (STUDY, None)]
     with pytest.raises(RefusedError, match=r"no trial of study .* has the parameters of run .* adversarial 0\.7"):
         lnln(run_store, "publish", other, "--name", "small-lnln", "--study", STUDY)
+    longer = finished_run(
+        store, run_store.manifest, train={"seed": 3, "epochs": 3, "batch_size": 7}, loss={"adversarial": 0.5}
+    )
+    with pytest.raises(RefusedError, match=r"run .* is none of what study .* has train\.epochs 3, not .*batch_size 7"):
+        lnln(run_store, "publish", longer, "--name", "small-lnln", "--study", STUDY)
+    again = replace(run_store.manifest, feature_id="abcdef123456")
+    commit_features(store, again)
+    elsewhere = finished_run(store, again, seed=3, loss={"adversarial": 0.5})
+    with pytest.raises(RefusedError, match=r"it has features abcdef123456, not "):
+        lnln(run_store, "publish", elsewhere, "--name", "small-lnln", "--study", STUDY)
     with pytest.raises(RefusedError, match="no study"):
         lnln(run_store, "publish", other, "--name", "small-lnln", "--study", "nothing")
 

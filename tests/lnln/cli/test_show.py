@@ -13,6 +13,8 @@ import pytest
 
 from lnln.cli import show
 from lnln.cli.console import Console
+from lnln.data.manifest import LengthSummary, SplitEntry
+from lnln.data.simulated_text import Simulation
 from lnln.doctor import Finding
 from lnln.evaluate import evaluate
 from lnln.model_store import list_models, publish
@@ -205,3 +207,28 @@ def test_clips_without_a_prediction_are_said(capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out)["quarantine"] == [dataclasses.asdict(LEFT_OUT[0])]
     show.predictions(Console(as_json=True), [PREDICTION])
     assert json.loads(capsys.readouterr().out) == {"predictions": [PREDICTION]}
+
+
+def test_simulated_text_is_shown_with_what_the_audio_tells(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {"num_utterances": 9, "simulated": {"r2": -0.1, "cosine": 0.5}, "mean_step": {"r2": 0.0, "cosine": 0.6}}
+    better = {**scores, "simulated": {"r2": 0.25, "cosine": 0.7}}
+    made = Simulation(
+        "tiny",
+        "f" * 12,
+        "a" * 12,
+        {"name": "regressor"},
+        32,
+        {"train": LengthSummary(0, 7.5, 8, 2)},
+        {"train": SplitEntry(30, ())},
+        {},
+        {"penalty": 1.0, "num_folds": 5, "train": scores, "valid": better},
+        {"utterances": 30, "utterances_failed": 2, "utterances_without_clip": 1},
+    )
+    show.simulation(Console(), made, was_there=True)
+    said = capsys.readouterr().out
+    for part in ("was there already", "32 dimensions", "0.250", "-0.100", "2 utterances could not be heard", "1 utter"):
+        assert part in said
+    assert "On train, none of which its map has seen, the mean step is as near" in said
+    show.simulation(Console(as_json=True), made, was_there=False)
+    value = json.loads(capsys.readouterr().out)
+    assert value["simulation_id"] == "a" * 12 and value["was_there"] is False and value["quality"]["penalty"] == 1.0

@@ -237,6 +237,17 @@ def test_a_study_is_reported_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
+    "option",
+    [("--split", "test"), ("--split", "valid"), ("--suite", "absent"), ("--corpus", "x"), ("--reference", "x")],
+)
+def test_what_is_about_models_is_wrong_usage_for_a_study(tmp_path: Path, option: tuple[str, str]) -> None:
+    store, made = Store(tmp_path / "store"), made_study(*EVERY_STATE)
+    save_study(store, made)
+    refused = CliRunner().invoke(app, ["--store", store.url, "report", made.study_id, *option])
+    assert refused.exit_code == 2 and option[0] in refused.output and "this is a study" in refused.output
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
         ("", "space is empty"),

@@ -28,6 +28,7 @@ VERBS = [
     "import",
     "extract",
     "corrupt",
+    "simulate",
     "train",
     "tune",
     "choose",
@@ -111,7 +112,12 @@ def test_wrong_usage_exits_with_2(arguments: list[str], tmp_path: Path) -> None:
 
 
 def test_an_unknown_corpus_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
-    for verb in (["corrupt", "nothing"], ["train", "nothing"], ["tune", "nothing", "--trials", "1"]):
+    for verb in (
+        ["corrupt", "nothing"],
+        ["simulate", "nothing"],
+        ["train", "nothing"],
+        ["tune", "nothing", "--trials", "1"],
+    ):
         refusal = lnln(*verb, store=tmp_path / "store").refusal
         assert "nothing" in refusal
     assert "lnln import" in lnln("train", "nothing", store=tmp_path / "store").refusal
@@ -376,7 +382,7 @@ def test_evaluate_suites(run_store: RunStore) -> None:
     shown = CliRunner().invoke(app, ["--store", run_store.store.url, "evaluate", run_store.better, "--suite", "absent"])
     assert "L+V" in shown.stdout and "Absent modalities" in shown.stdout
     refused = lnln("evaluate", run_store.better, "--suite", "ten", store=run_store.store.url).refusal
-    assert "one of ten_rates, absent, block, noise, grid or all, got 'ten'" in refused
+    assert "one of ten_rates, absent, text_missing, block, noise, grid or all, got 'ten'" in refused
 
 
 def test_protocol_and_rates_of_each_modality_of_an_evaluation(run_store: RunStore) -> None:

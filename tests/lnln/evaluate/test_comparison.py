@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lnln.errors import RefusedError
+from lnln.evaluate.bootstrap import draw_counts
 from lnln.evaluate.comparison import (
+    FEWEST_UTTERANCES,
     HIGH_RATES,
     compare_by_rate,
     compare_scores,
@@ -19,6 +21,7 @@ from lnln.evaluate.comparison import (
 )
 from lnln.evaluate.estimates import score_suite
 from lnln.evaluate.paired import paired_difference
+from lnln.evaluate.robustness import effective_robustness
 from lnln.evaluate.systems import score_systems
 from tests.finished_run import TINY, finished_run
 from tests.lnln.conftest import RunStore
@@ -143,3 +146,50 @@ def test_of_evaluations_equals_pairs_by_hand(run_store: RunStore) -> None:
     ends = difference.value, difference.low, difference.high
     assert ends == pytest.approx((expected.value, expected.low, expected.high))
     assert set(made["LNLN"]) == set(systems[0].first.metrics()), "F1 too"
+
+
+@pytest.mark.parametrize("num", [1, 29, 30])
+def test_of_few_utterances_nothing_is_called_better(num: int) -> None:
+    """Of one utterance every resample is the same, so that any difference would be shown."""
+    mine = made_scores({"mae": [[1.0, 1, 1]]}, num_labelled=num)
+    theirs = made_scores({"mae": [[2.0, 2, 2]]}, title="text only", num_labelled=num)
+    word = "better" if num == 30 else "no difference shown"
+    difference = compare_scores([mine], theirs)["LNLN"]["mae"]
+    assert difference.value == -1 and difference.word == word
+    assert {each.word for each in compare_by_rate([mine], theirs)["LNLN"]["mae"]} == {word}
+    unpaired = made_scores({"mae": [[2.0, 2, 2]]}, title="imported", num_labelled=num, seeds=[None])
+    assert compare_scores([mine], unpaired)["LNLN"]["mae"].word == word
+    assert compare_with_baselines(mine)["predict_mean"]["mae"].word == word
+    effective = effective_robustness(made_scores({"mae": [[1.0, 1, 1]]}, num_labelled=num), mine, "mae")
+    assert effective is not None and effective.mean.word == "no difference shown"
+    gained = made_scores({"mae": [[1.0, 0.9, 0.8]]}, num_labelled=num, title="a")
+    effective = effective_robustness(gained, mine, "mae")
+    assert effective is not None and effective.mean.word == word
+
+
+def called_different(num: int, num_cases: int = 600) -> float:
+    """How often equal systems of one training each are told apart by `num` utterances."""
+    random, wrong = np.random.default_rng(num), 0
+    counts = draw_counts(num, 400, 0) / num
+    for _ in range(num_cases):
+        errors = np.abs(random.normal(0, 1, (2, num)))
+        points, drawn = errors.mean(axis=1), counts @ errors.T
+        sides = [
+            made_scores(
+                {"mae": [[points[side]]]},
+                rates=(0.0,),
+                samples={"mae": drawn[None, :, side, None]},
+                num_resamples=400,
+                title="ab"[side],
+                num_labelled=FEWEST_UTTERANCES,  # as if they were enough
+            )
+            for side in (0, 1)
+        ]
+        wrong += compare_scores(sides[:1], sides[1])["a"]["mae"].is_better is not None
+    return wrong / num_cases
+
+
+def test_with_the_fewest_utterances_an_interval_is_nearly_what_it_says() -> None:
+    assert called_different(1) == 1 and 0.12 < called_different(5) < 0.24
+    assert 0.07 < called_different(10) < 0.16
+    assert 0.03 < called_different(FEWEST_UTTERANCES) < 0.09

@@ -45,13 +45,10 @@ def test_one_training_has_the_numbers_of_its_evaluation(run_store: RunStore, sui
         assert mean.value == pytest.approx(evaluation.mean[metric])
         assert [each.value for each in by_rate] == pytest.approx([row[metric] for row in evaluation.by_rate()])
         assert mean.sd_seeds is None and (mean.sd_masks is None) == (suite == "absent")
-        if metric in evaluation.intervals:
-            stored = evaluation.intervals[metric]
-            assert (mean.low, mean.high) == pytest.approx((stored.low, stored.high))
-            ends = [end for each in evaluation.rate_intervals[metric] for end in (each.low, each.high)]
-            assert [end for each in by_rate for end in (each.low, each.high)] == pytest.approx(ends)
-        else:
-            assert metric.startswith("f1") and mean.low < mean.high
+        stored = evaluation.intervals[metric]
+        assert (mean.low, mean.high) == pytest.approx((stored.low, stored.high))
+        ends = [end for each in evaluation.rate_intervals[metric] for end in (each.low, each.high)]
+        assert [end for each in by_rate for end in (each.low, each.high)] == pytest.approx(ends)
     sampled = made.baseline_samples["predict_mean"]["mae"]
     assert sampled.mean() == pytest.approx(made.baselines["predict_mean"]["mae"], rel=0.05)
 
@@ -165,6 +162,11 @@ def test_a_corpus_for_testing_alone_has_the_baselines_of_the_training_corpus(run
     )
     commit_features(store, alone)
     (system,) = score_systems(store, [run_store.worse], ["absent"], "alone")
+    assert score_suite(store, system, "absent").baselines == system.first.baselines
+    # The current features of the corpus need not have a training split: what the model was trained on has.
+    commit_features(store, dataclasses.replace(alone, corpus="small", feature_id="abcdef123456"))
+    (system,) = score_systems(store, [run_store.worse], ["absent"], "small")
+    assert system.first.trained_on == f"small, features {manifest.feature_id}"
     assert score_suite(store, system, "absent").baselines == system.first.baselines
 
 

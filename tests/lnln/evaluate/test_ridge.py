@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.evaluate import evaluate_suites, read_predictions
 from lnln.evaluate.comparison import compare_systems
-from lnln.evaluate.ridge import ALPHAS, DRAW_SEED, RIDGE, Ridge, baseline_systems, ridge_evaluations
+from lnln.evaluate.ridge import ALPHAS, DRAW_SEED, RIDGE, Design, Ridge, baseline_systems, ridge_evaluations
 from lnln.evaluate.systems import score_systems
 from lnln.evaluations import Evaluation
 from lnln.metrics import score
@@ -270,3 +272,28 @@ def test_what_it_cannot_learn_from_is_refused_with_both_values(run_store: RunSto
     sims = replace(manifest, label_range=(-1.0, 1.0))
     with pytest.raises(RefusedError, match=r"label range \(-3\.0, 3\.0\), not \(-1\.0, 1\.0\)"):
         ridge_evaluations(store, sims, ["absent"], trained_on=manifest)
+
+
+def test_of_validation_one_chunk_is_held_at_a_time(run_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many views choose alpha: the design of a large corpus under eleven of them is more than memory."""
+    ridge = Ridge(run_store.store, run_store.manifest, CorruptionConfig(validation_rates=(0.0, 0.3, 0.5, 0.7, 0.9)))
+    expected, alive, most = ridge.fitted, [0], [0]
+    made = Design.chunks
+
+    def gone() -> None:
+        alive[0] -= 1
+
+    def counted(*arguments: Any) -> Iterator[NDArray[np.float32]]:
+        for chunk in made(*arguments):
+            alive[0] += 1
+            most[0] = max(most[0], alive[0])
+            weakref.finalize(chunk, gone)
+            yield chunk
+            del chunk
+
+    monkeypatch.setattr(Design, "chunks", counted)
+    monkeypatch.setattr("lnln.evaluate.ridge._CHUNK", 4)
+    again = Ridge(run_store.store, run_store.manifest, ridge.corruption).fitted
+    # The loop's last one, and the one that is being made.
+    assert most[0] <= 2
+    assert again.alpha == expected.alpha and again.mae == pytest.approx(expected.mae, abs=1e-6)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lnln.errors import RefusedError
 from lnln.evaluate.estimates import score_suite
+from lnln.evaluate.paired import TrainingChance, paired_difference
 from lnln.evaluate.robustness import effective_robustness, robustness
 from lnln.evaluate.systems import score_systems
 from tests.lnln.conftest import RunStore
@@ -140,6 +141,50 @@ def test_effective_robustness_needs_a_gain_and_pairs() -> None:
     assert effective_robustness(absent, absent, "mae") is None
     with pytest.raises(RefusedError, match="do not compare"):
         effective_robustness(good, made_scores({"mae": [[1.0, 1.2, 1.3]]}, basis="another split"), "mae")
+
+
+def test_a_single_pair_takes_the_chance_of_training_from_systems_with_several() -> None:
+    """Of a reference that keeps half of its gain, a training enters by its gain at the rate less half of that at 0."""
+    rates = (0.0, 0.9)
+    scores, reference = (
+        made_scores({"mae": [points]}, rates=rates, title=title)
+        for title, points in (("LNLN", [0.8, 1.0]), ("reference", [1.0, 1.2]))
+    )
+    alone = effective_robustness(scores, reference, "mae")
+    assert alone is not None and not alone.mean.counts_training and alone.mean.low == alone.mean.high
+    peer = made_scores({"mae": [[1.0, 1.1], [1.0, 1.3], [1.2, 1.3]]}, rates=rates, title="peer")
+    made = effective_robustness(scores, reference, "mae", [scores, reference, peer])
+    assert made is not None and made.mean.counts_training and made.mean.word == "no difference shown"
+    # Gains 0.4, 0.3; 0.4, 0.1; 0.2, 0.1: 0.1, -0.1, 0. A gain of 0.6 instead of 0.4 counts the reference 1.5 times.
+    error = np.std([0.1, -0.1, 0.0], ddof=1) * np.sqrt(1 + 1.5**2)
+    wide = paired_difference("mae", (1,), [0.0], np.zeros((1, 200)), TrainingChance(error / np.sqrt(2), 2))
+    for each in (made.mean, *made.by_rate):
+        assert [each.low - each.value, each.high - each.value] == pytest.approx([wide.low, wide.high])
+    shipped = made_scores({"mae": [[0.0, 0.0], [9.0, 1.3]]}, rates=rates, title="shipped", is_selected_on_test=True)
+    untold = effective_robustness(scores, reference, "mae", [shipped])
+    assert untold is not None and not untold.mean.counts_training
+    # What needs no training adds none.
+    ridge = made_scores({"mae": [[1.0, 1.2]]}, rates=rates, title="ridge", seeds=[None], is_trained=False)
+    half = effective_robustness(scores, ridge, "mae", [peer])
+    assert half is not None and half.mean.high - half.mean.value == pytest.approx(wide.high / np.sqrt(1 + 1.5**2))
+    other = made_scores({"mae": [[0.8, 1.0]]}, rates=rates, title="other ridge", seeds=[None], is_trained=False)
+    none = effective_robustness(other, ridge, "mae", [peer])
+    assert none is not None and none.mean.counts_training and none.mean.low == none.mean.high
+
+
+def test_equal_systems_of_a_single_pair_are_told_apart_about_as_often_as_is_said() -> None:
+    random, wrong, blind = np.random.default_rng(0), 0, 0
+    for _ in range(300):
+        drawn = [np.array([1.0, 1.2, 1.3]) + random.normal(0, 0.03, (num, 3)) for num in (1, 1, 4)]
+        scores, reference, peer = (
+            made_scores({"mae": points}, title=title) for points, title in zip(drawn, "abc", strict=True)
+        )
+        for peers, counted in (([peer], True), ([], False)):
+            made = effective_robustness(scores, reference, "mae", peers)
+            assert made is not None
+            wrong += counted and made.mean.is_better is not None
+            blind += not counted and made.mean.is_better is not None
+    assert wrong / 300 < 0.1 and blind == 300, "without utterances all of the chance is of training"
 
 
 def test_of_evaluations(run_store: RunStore) -> None:

@@ -54,8 +54,10 @@ def test_states_whether_it_is_random(run_store: RunStore, name: str) -> None:
 
 
 def test_unknown_suite_is_refused_and_all_is_all() -> None:
-    assert list(choose_suites(["noise", "all"])) == ["noise", "ten_rates", "absent", "block", "grid"]
-    with pytest.raises(RefusedError, match="one of ten_rates, absent, block, noise, grid or all, got 'ten'"):
+    assert list(choose_suites(["noise", "all"])) == ["noise", "ten_rates", "absent", "text_missing", "block", "grid"]
+    with pytest.raises(
+        RefusedError, match="one of ten_rates, absent, text_missing, block, noise, grid or all, got 'ten'"
+    ):
         choose_suites(["ten_rates", "ten"])
 
 

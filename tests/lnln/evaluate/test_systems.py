@@ -15,6 +15,7 @@ from pipelines.ingest import import_corpus
 from tests.corpora import mmsa_content
 from tests.finished_run import TINY, finished_run, small_corpus
 from tests.lnln.conftest import RunStore
+from tests.simulated_run import READING, SDUMC, simulated, simulated_run
 
 
 def _with(**model: Any) -> dict[str, Any]:
@@ -31,6 +32,26 @@ def test_seeds_are_one_system_and_configs_another(run_store: RunStore) -> None:
     assert systems[1].seeds == (3,) and systems[1].first.corpus == "small"
     said = systems[0].predictions(store, "absent")
     assert len(said) == 2 and said[0].sentiment.shape == (6, 14)
+
+
+def test_networks_that_look_at_other_things_are_told_apart_by_what_they_share(
+    run_store: RunStore,
+) -> None:
+    store, manifest = run_store.store, run_store.manifest
+    simulated(store)
+    runs = [
+        run_store.worse,
+        simulated_run(store, manifest),
+        simulated_run(store, manifest, loss={"missing_sentiment": 0.0}),
+        simulated_run(store, manifest, {**SDUMC, "sdumc": {**SDUMC["sdumc"], "imagination": False}}),
+        simulated_run(store, manifest, READING),
+    ]
+    titles = ["LNLN", "SDUMC", "SDUMC, missing_sentiment=0.0", "SDUMC, imagination=False"]
+    for order in (runs, runs[::-1]):
+        systems = score_systems(store, order, ["text_missing"])
+        found = {system.names[0]: system.title for system in systems}
+        assert [found[run].replace(", query_dim=8, rank_dim=4", "") for run in runs[:4]] == titles
+        assert found[runs[4]] == "LNLN, simulated_text=when_missing"
 
 
 def test_a_run_and_its_published_copy_are_one_training(run_store: RunStore, tmp_path: Path) -> None:

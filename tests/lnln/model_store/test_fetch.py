@@ -1,4 +1,4 @@
-"""Copies of a model's files: they arrive whole, or not at all, and continue where they were cut off."""
+"""Copies of a model's files: they are whole, or refused by name, and continue where they were cut off."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -20,8 +21,10 @@ import pytest
 from lnln.data import s3_reader
 from lnln.data.store import Store
 from lnln.errors import RefusedError, StoreFailedError
-from lnln.model_store.fetch import fetch_folder
-from lnln.model_store.files import MANIFEST, ModelManifest, is_whole
+from lnln.model_store.fetch import fetch_folder, is_unfinished
+from lnln.model_store.files import MANIFEST, ModelManifest, fetch, is_whole, read_manifest_of
+from lnln.model_store.importing import import_model
+from lnln.model_store.opened import open_model
 from tests.faulty_proxy import FaultyProxy
 
 CONTENT = {"model.safetensors": b"weights" * 1000, "config.json": b"{}", "empty.txt": b""}
@@ -183,6 +186,156 @@ def test_damage_in_the_store_is_refused_by_name_and_leaves_nothing(
     assert list((tmp_path / "new").iterdir()) == []
 
 
+def test_the_folder_that_one_stands_in_stays_the_folder_that_it_is(
+    stored: tuple[Store, ModelManifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount point cannot be replaced, and beside it nothing may be written: nothing is done outside of it."""
+    store, manifest = stored
+    target = tmp_path / "shell" / "here"
+    target.mkdir(parents=True)
+    monkeypatch.chdir(target)
+    before = target.stat().st_ino
+    parent = target.parent.stat().st_mtime_ns
+    assert fetch_folder(store, "m", manifest, Path()) == sorted(CONTENT)
+    assert Path("model.safetensors").read_bytes() == CONTENT["model.safetensors"], "from where one stood before"
+    newer = put(store, tmp_path / "newer", {"model.safetensors": b"newer", "config.json": b"{}"}, "n")
+    store.remove("n/config.json")
+    assert fetch_folder(store, "n", newer, Path()) == ["model.safetensors"], "what both versions have is there"
+    assert {entry.name for entry in Path().iterdir()} == {"model.safetensors", "config.json", MANIFEST}
+    assert target.stat().st_ino == before and target.parent.stat().st_mtime_ns == parent
+    assert leftovers(target) == []
+
+
+class Killed(BaseException):
+    """In place of a signal that nobody catches."""
+
+
+@contextmanager
+def killed_at_move(number: int) -> Iterator[None]:
+    """As if the process ended before its move with this number, from 0 on."""
+    left = iter(range(number))
+    replace = Path.replace
+
+    def counted(self: Path, target: Path) -> Path:
+        if next(left, None) is None:
+            raise Killed
+        return replace(self, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", counted)
+        yield
+
+
+@pytest.mark.parametrize("version", ["the same", "another"], ids=lambda which: f"then {which}")
+@pytest.mark.parametrize("before", ["empty", "older"])
+def test_a_copy_into_a_folder_that_ends_at_any_move_is_refused_and_continued(
+    stored: tuple[Store, ModelManifest], tmp_path: Path, before: str, version: str
+) -> None:
+    store, manifest = stored
+    old_content = {"model.safetensors": b"older", "config.json": b"{}", "gone.txt": b"gone"}
+    old = put(store, tmp_path / "older", old_content, "o")
+    third = put(store, tmp_path / "third", {"model.safetensors": b"third", "b.json": b"{}"}, "t")
+    num_cut = 0
+    for number in range(20):
+        target = tmp_path / f"target-{number}"
+        target.mkdir()
+        if before == "older":
+            fetch_folder(store, "o", old, target)
+        with killed_at_move(number):
+            try:
+                fetch_folder(store, "m", manifest, target)
+            except Killed:
+                num_cut += 1
+            else:
+                break
+        if (found := read_manifest_of(target)) is None:
+            assert is_unfinished(target)
+            with pytest.raises(RefusedError, match=f"target-{number} holds a part of a model.*pull` it there again"):
+                open_model(store, str(target))
+            with pytest.raises(RefusedError, match=f"target-{number} holds a part of a model"):
+                import_model(store, target, "imported")
+        else:
+            assert found == old and all(is_whole(target, file) for file in old.files), "or it is what it was"
+        prefix, wanted = ("m", manifest) if version == "the same" else ("t", third)
+        fetch_folder(store, prefix, wanted, target)
+        assert {entry.name for entry in target.iterdir()} == {*(file.name for file in wanted.files), MANIFEST}
+        assert all(is_whole(target, file) for file in wanted.files) and not is_unfinished(target)
+    assert num_cut >= 5
+
+
+def test_what_came_into_a_folder_is_not_read_again(stored: tuple[Store, ModelManifest], tmp_path: Path) -> None:
+    store, manifest = stored
+    target = tmp_path / "target"
+    target.mkdir()
+    # Three parts that are whole, this manifest by way of the parts, and the first file.
+    with killed_at_move(5), pytest.raises(Killed):
+        fetch_folder(store, "m", manifest, target)
+    assert is_unfinished(target) and sum(1 for _ in target.iterdir()) == 2
+    shutil.rmtree(store.url)
+    (target / "notes.txt").write_text("mine")
+    fetch_folder(store, "m", manifest, target)
+    assert {entry.name for entry in target.iterdir()} == {*CONTENT, MANIFEST, "notes.txt"}
+
+
+def test_what_is_put_there_while_files_come_is_not_written_over(
+    stored: tuple[Store, ModelManifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, manifest = stored
+    target = tmp_path / "target"
+    target.mkdir()
+
+    def fetched(*arguments: Any) -> None:
+        fetch(*arguments)
+        (target / "config.json").write_text("mine")
+
+    monkeypatch.setattr("lnln.model_store.fetch.fetch", fetched)
+    with pytest.raises(RefusedError, match="not empty"):
+        fetch_folder(store, "m", manifest, target)
+    assert [entry.name for entry in target.iterdir()] == ["config.json"]
+    assert (target / "config.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("where", ["files/stray", "files/config.json", "stray", "{part}", "begun/x/y"])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_stray_folder_among_the_parts_stops_nobody(
+    stored: tuple[Store, ModelManifest], tmp_path: Path, where: str, is_there: bool
+) -> None:
+    store, manifest = stored
+    target = tmp_path / "target"
+    if is_there:
+        target.mkdir()
+    parts = target / ".lnln-parts" if is_there else tmp_path / ".target.lnln-parts"
+    stray = parts / where.format(part=f"{manifest.files[0].sha256}.part")
+    stray.mkdir(parents=True)
+    (stray / "file").write_text("?")
+    fetch_folder(store, "m", manifest, target)
+    assert {entry.name for entry in target.iterdir()} == {*CONTENT, MANIFEST} and leftovers(target) == []
+
+
+def test_files_where_folders_should_be_among_the_parts(stored: tuple[Store, ModelManifest], tmp_path: Path) -> None:
+    store, manifest = stored
+    parts = tmp_path / ".target.lnln-parts"
+    parts.mkdir()
+    for name in ("files", "begun"):
+        (parts / name).write_text("?")
+    fetch_folder(store, "m", manifest, tmp_path / "target")
+    parts.mkdir()
+    (parts / "lock").mkdir()
+    shutil.rmtree(tmp_path / "target")
+    with pytest.raises(RefusedError, match="lock: it is a folder; remove it"):
+        fetch_folder(store, "m", manifest, tmp_path / "target")
+
+
+def test_a_folder_with_the_name_of_a_file_is_refused(stored: tuple[Store, ModelManifest], tmp_path: Path) -> None:
+    store, manifest = stored
+    target = tmp_path / "target"
+    fetch_folder(store, "m", manifest, target)
+    (target / "config.json").unlink()
+    (target / "config.json").mkdir()
+    with pytest.raises(RefusedError, match=r"config\.json is a folder, and the model has a file of that name"):
+        fetch_folder(store, "m", manifest, target)
+
+
 def test_link_is_not_a_whole_file(stored: tuple[Store, ModelManifest], tmp_path: Path) -> None:
     store, manifest = stored
     target = tmp_path / "target"
@@ -257,10 +410,11 @@ def test_a_mend_that_was_cut_off_leaves_what_is_whole(
     (target / "model.safetensors").unlink()
     with no_file_above(LIMIT), pytest.raises(OSError):
         fetch_folder(store, "m", manifest, target)
-    assert {entry.name for entry in target.iterdir()} == {"a.json", MANIFEST}
+    assert {entry.name for entry in target.iterdir()} == {"a.json", MANIFEST, ".lnln-parts"}
     store.write("m/model.safetensors", bytes(LIMIT) + data[LIMIT:])
     assert fetch_folder(store, "m", manifest, target) == ["model.safetensors"]
     assert (target / "model.safetensors").read_bytes() == data and leftovers(target) == []
+    assert {entry.name for entry in target.iterdir()} == {"a.json", "model.safetensors", MANIFEST}
 
 
 def test_who_copies_the_same_at_the_same_time_waits_and_copies_nothing(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from lnln.batches import Batch, Inputs, corrupt_inputs
+from lnln.batches import Batch, Inputs, corrupt_inputs, map_inputs
 from lnln.config import ModelConfig, to_dict
 from lnln.data.schema import MODALITIES, FeatureSpec
 from lnln.models import LNLN, TextOnly
@@ -29,6 +29,9 @@ SPEC = FeatureSpec(
 
 # The same with ready-made language features instead of token ids.
 FEATURE_SPEC = dataclasses.replace(SPEC, text_dim=5, vocabulary_size=0, unknown_id=0)
+
+# For the vocabulary of the built-in encoders.
+BERT_SPEC = dataclasses.replace(SPEC, vocabulary_size=30522, tokenizer="bert-base-uncased")
 
 # No dropout, so that two passes can be compared in training mode as well.
 ENCODER: dict[str, Any] = {
@@ -82,7 +85,8 @@ def random_inputs(
     seed: int = 0,
     padded_to: tuple[int, int, int] | None = None,
 ) -> Inputs:
-    """Utterance i has `lengths[i]` steps of text, audio, vision, and content that depends on `seed` and i only."""
+    """Utterance i has `lengths[i]` steps of text, audio, vision, and content that depends on `seed` and i only; where
+    `spec` has simulated text one step of that for every two of audio."""
     longest = padded_to or tuple(max(row[k] for row in lengths) for k in range(3))
     num = len(lengths)
     text = torch.zeros(num, longest[0], dtype=torch.long)
@@ -100,7 +104,18 @@ def random_inputs(
         vision[i, :vision_length] = torch.randn(vision_length, spec.vision_dim, generator=generator)
         for mask, length in zip(masks, lengths[i], strict=True):
             mask[i, :length] = True
-    return Inputs(text, masks[0], audio, masks[1], vision, masks[2])
+    inputs = Inputs(text, masks[0], audio, masks[1], vision, masks[2])
+    return _with_simulated_text(inputs, spec, seed) if spec.simulated_text_dim else inputs
+
+
+def _with_simulated_text(inputs: Inputs, spec: FeatureSpec, seed: int) -> Inputs:
+    lengths = (inputs.audio_mask.sum(dim=1) + 1) // 2
+    simulated = torch.zeros(len(lengths), (inputs.audio.shape[1] + 1) // 2, spec.simulated_text_dim)
+    for i, length in enumerate(lengths.tolist()):
+        generator = torch.Generator().manual_seed(1000 * seed + i + 500)
+        simulated[i, :length] = torch.randn(length, spec.simulated_text_dim, generator=generator)
+    mask = torch.arange(simulated.shape[1]) < lengths[:, None]
+    return dataclasses.replace(inputs, simulated_text=simulated, simulated_text_mask=mask)
 
 
 def erase_some(inputs: Inputs, spec: FeatureSpec = SPEC) -> Inputs:
@@ -124,7 +139,7 @@ def erase_all(inputs: Inputs, spec: FeatureSpec = SPEC) -> Inputs:
 
 
 def rows(inputs: Inputs, chosen: Sequence[int]) -> Inputs:
-    return Inputs(**{field.name: getattr(inputs, field.name)[list(chosen)] for field in dataclasses.fields(Inputs)})
+    return map_inputs(inputs, lambda x: x[list(chosen)])
 
 
 def random_batch(lengths: Sequence[tuple[int, int, int]], spec: FeatureSpec = SPEC, seed: int = 0) -> Batch:

@@ -101,10 +101,11 @@ def test_an_english_encoder_is_refused_for_chinese_ids() -> None:
 def test_features_need_no_encoder_whatever_the_config_says(name: str, tmp_path: Path) -> None:
     config = small_config(name=name, text_encoder="no/such-encoder")
     statistics = {"text": {"mean": [1.0] * 5, "std": [2.0] * 5}, "audio": {"mean": [0.0] * 3, "std": [1.0] * 3}}
-    model = build_model(config, FEATURE_SPEC, statistics).eval()
+    spec = dataclasses.replace(FEATURE_SPEC, simulated_text_dim=5)
+    model = build_model(config, spec, statistics).eval()
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["encoder"] is None
-    inputs = random_inputs(LENGTHS, FEATURE_SPEC)
+    inputs = random_inputs(LENGTHS, spec)
     assert torch.equal(load_model(tmp_path)(inputs).sentiment, model(inputs).sentiment)
     assert load_file(tmp_path / "model.safetensors")["text_std"].tolist() == [2.0] * 5
 

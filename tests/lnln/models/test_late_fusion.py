@@ -27,6 +27,7 @@ from lnln.predict import Predictor
 from lnln.train.compiled import compile_model
 from tests.finished_run import TINY, finished_run, small_corpus
 from tests.lnln.models.random_inputs import (
+    BERT_SPEC,
     ENCODER,
     FEATURE_SPEC,
     SPEC,
@@ -229,9 +230,8 @@ def test_it_computes_in_bfloat16_to_its_rounding() -> None:
 
 
 def test_it_is_built_saved_and_loaded_by_its_name(tmp_path: Path) -> None:
-    spec = dataclasses.replace(SPEC, vocabulary_size=30522, tokenizer="bert-base-uncased")
     statistics = {"audio": {"mean": [1.0] * 3, "std": [3.0] * 3}}
-    model = build_model(small_config(name="late_fusion", text_encoder="tiny"), spec, statistics).eval()
+    model = build_model(small_config(name="late_fusion", text_encoder="tiny"), BERT_SPEC, statistics).eval()
     assert isinstance(model, LateFusion) and model.get_buffer("audio_std").tolist() == [3.0] * 3
     model.save_pretrained(tmp_path)
     inputs = random_inputs(LENGTHS)

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 
+from lnln.batches import map_inputs, tensors_of
 from lnln.models.padding import GROUP_SIZE, by_length, can_ask, concatenate, fit, leave_out, steps
 from tests.lnln.models.random_inputs import random_inputs
 
@@ -24,9 +23,7 @@ def test_fit_cuts_and_trims_or_pads() -> None:
 def test_where_to_ask_is_to_wait_lengths_are_those_of_the_batch() -> None:
     """On `meta` there is nothing to ask, as on a GPU there is nothing to ask without a wait."""
     there = random_inputs(LENGTHS, padded_to=(9, 9, 9))
-    inputs = dataclasses.replace(
-        there, **{f.name: getattr(there, f.name).to("meta") for f in dataclasses.fields(there)}
-    )
+    inputs = map_inputs(there, lambda x: x.to("meta"))
     assert can_ask(there.text) and not can_ask(inputs.text)
     fitted = fit(inputs, {"text": 4, "audio": 20, "vision": 2}, trim=True)
     assert [steps(fitted, m)[0].shape[1] for m in ("text", "audio", "vision")] == [4, 9, 2]
@@ -46,8 +43,8 @@ def test_what_is_left_out_has_no_steps_and_the_rest_is_untouched() -> None:
     assert left.text.shape == left.text_mask.shape == (3, 0) and left.vision.shape == (3, 0, 4)
     assert left.audio is inputs.audio and left.audio_mask is inputs.audio_mask
     everything = leave_out(inputs, ("text", "audio", "vision"))
-    for field in dataclasses.fields(inputs):
-        assert getattr(everything, field.name) is getattr(inputs, field.name)
+    for name, value in tensors_of(inputs).items():
+        assert getattr(everything, name) is value
 
 
 def test_by_length_gives_every_row_its_own_result_without_padding() -> None:

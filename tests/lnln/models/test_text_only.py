@@ -12,6 +12,7 @@ from lnln.errors import RefusedError
 from lnln.losses import loss_terms
 from lnln.models import TextOnly, build_model, load_model
 from tests.lnln.models.random_inputs import (
+    BERT_SPEC,
     FEATURE_SPEC,
     SPEC,
     random_batch,
@@ -98,8 +99,7 @@ def test_without_text_there_is_nothing_to_read() -> None:
 
 
 def test_it_is_built_saved_and_loaded_by_its_name(tmp_path: Path) -> None:
-    spec = dataclasses.replace(SPEC, vocabulary_size=30522, tokenizer="bert-base-uncased")
-    model = build_model(small_config(name="text_only", text_encoder="tiny"), spec).eval()
+    model = build_model(small_config(name="text_only", text_encoder="tiny"), BERT_SPEC).eval()
     model.save_pretrained(tmp_path)
     inputs = random_inputs(LENGTHS)
     loaded = load_model(tmp_path)

@@ -11,7 +11,7 @@ from lnln.data.schema import Split
 from lnln.evaluate.calibration import Bin, Calibration
 from lnln.evaluate.estimates import Estimate
 from lnln.evaluate.examples import Example
-from lnln.evaluate.paired import Difference
+from lnln.evaluate.paired import Difference, share_for
 from lnln.evaluate.robustness import Robustness
 from lnln.evaluate.suites import SUITES
 from lnln.evaluate.words import MarkedText, Span
@@ -108,8 +108,8 @@ def made_corpus(
         source_sha256="cd" * 32,
         synthetic=False,
         label_range=label_range,
-        num_utterances=20,
-        num_labelled=18,
+        num_utterances=200,
+        num_labelled=180,
         reference=systems[0].title,
         suites={suite: _suite(suite, apart, metrics, seeds) for suite in suites},
         systems=systems,
@@ -171,6 +171,12 @@ def _suite(
         title: {metric: made_difference(metric, *each, seeds=seeds) for metric in metrics}
         for title, each in apart.items()
     }
+    # Whatever is judged of them, these hold together.
+    share = share_for(10 * max(1, len(apart)))
+    highest = {
+        title: {metric: dataclasses.replace(each, share=share) for metric, each in by_metric.items()}
+        for title, by_metric in differences.items()
+    }
     return SuiteReport(
         title=what.title,
         question=what.question,
@@ -189,7 +195,7 @@ def _suite(
             for title, each in differences.items()
         },
         highest_rates=HIGHEST if suite == TEN_RATES else (),
-        highest=differences if suite == TEN_RATES else {},
+        highest=highest if suite == TEN_RATES else {},
     )
 
 

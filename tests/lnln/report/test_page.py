@@ -18,6 +18,7 @@ from lnln.data.manifest import commit_features, read_features
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.evaluate import evaluate_suites
+from lnln.evaluate.paired import share_for
 from lnln.evaluate.ridge import RIDGE
 from lnln.model_store import publish
 from lnln.report import ReportData, collect, files, report
@@ -175,7 +176,7 @@ def test_published_models_stand_for_their_runs(run_store: RunStore, tmp_path: Pa
     assert config == Config.from_dict(load_run(run_store.store, run_store.better).config.to_dict())
     commands = (path.parent / "index.md").read_text()
     assert "\nlnln evaluate small-lnln@v1 --suite absent\n" in commands
-    assert "\nlnln report small-lnln@best --suite absent\n" in commands
+    assert "\nlnln report small-lnln@v1 --suite absent\n" in commands, "the alias may have moved"
 
 
 def test_what_was_selected_on_test_is_a_system_of_its_own(run_store: RunStore, tmp_path: Path) -> None:
@@ -205,8 +206,62 @@ def test_a_reference_is_chosen_by_title_or_by_model(run_store: RunStore) -> None
         data = collect(run_store.store, names, ["absent"], reference=reference)
         assert data.corpora[0].reference == "words"
         assert list(data.corpora[0].suites["absent"].differences) == ["LNLN", RIDGE]
+    publish(run_store.store, other, "words")
+    for given in ("words", "words@best", "words@v1"):
+        data = collect(run_store.store, [run_store.worse, given], ["absent"], reference=given, with_examples=False)
+        assert data.corpora[0].reference == "text only" and data.reference == "words@v1"
+        assert data.names == (run_store.worse, "words@v1")
     with pytest.raises(RefusedError, match=r"one of the systems .* got 'nothing'"):
         collect(run_store.store, [run_store.worse], ["absent"], reference="nothing")
+
+
+def test_differences_at_the_highest_rates_hold_together(made: tuple[RunStore, list[str], Path]) -> None:
+    data = ReportData.from_dict(json.loads((made[2].parent / "scores.json").read_text()))
+    corpus = data.corpora[0]
+    view = corpus.suites["ten_rates"]
+    shares = {each.share for by_metric in view.highest.values() for each in by_metric.values()}
+    assert shares == {share_for(len(view.highest) * len(corpus.main_metrics))} and len(view.highest) == 2
+    assert {each.share for by_metric in view.differences.values() for each in by_metric.values()} == {0.95}
+    # 14 utterances.
+    assert {each.word for by_metric in view.highest.values() for each in by_metric.values()} == {"no difference shown"}
+    assert "14 labelled utterances are too few" in (made[2].parent / "index.md").read_text()
+
+
+def test_an_earlier_report_in_the_folder_goes_and_nothing_else(run_store: RunStore, tmp_path: Path) -> None:
+    folder, other = tmp_path / "report", text_only_run(run_store)
+    report(run_store.store, [run_store.worse, other], folder, mask_seeds=[0])
+    before = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    mine = ["tables/notes.txt", "config-mine.yaml", "tables/deep/a.csv", "notes.md"]
+    for name in mine:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+    report(run_store.store, [other], folder, suites=["absent"])
+    report(run_store.store, [other], tmp_path / "alone", suites=["absent"])
+    after, alone = (
+        {path.relative_to(each).as_posix() for path in each.rglob("*") if path.is_file()}
+        for each in (folder, tmp_path / "alone")
+    )
+    assert after == alone | set(mine) and before - alone
+    # Without a report there nobody knows whose tables these are; nor with something else of its name.
+    for number, content in enumerate((None, "", "[]", "{}", '{"format": 1}', "\0")):
+        there = tmp_path / f"{number}"
+        (there / "tables").mkdir(parents=True)
+        (there / "tables" / "old.csv").write_text("mine")
+        if content is not None:
+            (there / "scores.json").write_text(content)
+        report(run_store.store, [other], there, suites=["absent"])
+        assert (there / "tables" / "old.csv").read_text() == "mine"
+
+
+def test_ablations_are_of_one_corpus_and_its_features() -> None:
+    change = (made_change(),)
+    first = made_system("A")
+    for trained_on, is_listed in (("", True), ("mosei", False), ("mosi, features f0", False)):
+        second = made_system("B", changes=change, trained_on=trained_on)
+        text = files(made_report(made_corpus(first, second)))["index.md"].decode()
+        assert ("## Ablations" in text) == is_listed
+    both = (replace(first, trained_on="mosei"), made_system("B", changes=change, trained_on="mosei"))
+    assert "## Ablations" in files(made_report(made_corpus(*both)))["index.md"].decode()
 
 
 def test_several_corpora_have_a_part_each(run_store: RunStore, tmp_path: Path) -> None:
@@ -231,6 +286,10 @@ def test_a_model_on_another_corpus_says_so(run_store: RunStore, tmp_path: Path) 
     assert "trained on small" in text.partition("## Ten missing")[0]
     assert f"lnln evaluate {run_store.worse} --suite ten_rates,absent --corpus other" in text
     assert "lnln train other" not in text
+    said = f"- {RIDGE} learned from the training split of other itself, which what was trained on small did not see"
+    assert said in text.partition("## Ten missing")[0]
+    own = report(run_store.store, [run_store.worse], tmp_path / "own", mask_seeds=[0])
+    assert f"{RIDGE} learned" not in (own.parent / "index.md").read_text()
 
 
 def test_every_suite_can_be_asked_for(run_store: RunStore, tmp_path: Path) -> None:

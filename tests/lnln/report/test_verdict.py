@@ -9,8 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lnln.evaluate.paired import share_for
 from lnln.report.data import ABSENT, CorpusReport
-from lnln.report.verdict import cautions, highest_answer, join, judged_word, verdict
+from lnln.report.score_tables import highest_table
+from lnln.report.verdict import (
+    cautions,
+    highest_answer,
+    highest_intervals,
+    highest_word,
+    join,
+    judged_word,
+    verdict,
+)
 from tests.lnln.report.made_report import made_corpus, made_difference, made_system
 
 
@@ -124,8 +134,48 @@ def test_cautions() -> None:
     assert not any(
         "single training" in sentence for sentence in cautions(made_corpus(made_system("A"), made_system("B")))
     )
-    many = made_corpus(*(made_system(title) for title in "ABCDEF"))
-    assert any("one of twenty" in sentence for sentence in cautions(many))
+
+
+def test_comparisons_are_counted_by_metric_and_what_is_not_judged_is_none() -> None:
+    three = made_corpus(*(made_system(title) for title in "ABC"))
+    assert not any("one of twenty" in sentence for sentence in cautions(three)), "2 systems in 8 metrics"
+    shipped = made_system("as shipped", selection="published")
+    assert not any("one of twenty" in each for each in cautions(made_corpus(*three.systems, shipped)))
+    assert not any("one of twenty" in each for each in cautions(made_corpus(shipped, *three.systems)))
+    (said,) = cautions(made_corpus(*(made_system(title) for title in "ABCD")))
+    assert said.startswith("24 differences to A are judged over all rates, of 3 systems in 8 metrics; one of twenty")
+
+
+@pytest.mark.parametrize(
+    ("num", "words"), [(1, "1 labelled utterance is"), (29, "29 labelled utterances are"), (30, "")]
+)
+def test_few_utterances_are_said(num: int, words: str) -> None:
+    warned = " ".join(cautions(made_corpus(made_system("A"), num_labelled=num)))
+    assert (f"{words} too few" in warned) if words else not warned
+
+
+def test_at_the_highest_rates_intervals_allow_for_how_many_are_looked_at() -> None:
+    """What was stored before they did is undecided where they do not hold 0, and shown where they do."""
+    corpus = made_corpus(*(made_system(title) for title in "ABC"), differences={"B": (-0.2, 0.1), "C": (0.05, 0.1)})
+    assert highest_word(corpus, "B", "mae") == "better" and highest_word(corpus, "C", "mae") == "no difference shown"
+    assert "so that all 8, of each system in MAE, Corr, Acc-7 and Acc-2 np, hold together" in highest_intervals(corpus)
+    view = corpus.suites["ten_rates"]
+    for share, word in ((0.95, "undecided"), (share_for(8) - 1e-3, "undecided"), (round(share_for(8), 6), "better")):
+        highest = {
+            title: {metric: replace(each, share=share) for metric, each in by_metric.items()}
+            for title, by_metric in view.highest.items()
+        }
+        other = replace(corpus, suites={**corpus.suites, "ten_rates": replace(view, highest=highest)})
+        assert highest_word(other, "B", "mae") == word and highest_word(other, "C", "mae") == "no difference shown"
+        said = " ".join(each.lead + each.text for each in highest_answer(other))
+        assert (word == "better") == ("B: better in MAE" in said) == ("hold together" in said)
+        at = next(each for each in verdict(other) if each.lead.startswith("At the highest"))
+        assert ("B is better than A in MAE" in at.text) == (word == "better")
+        assert ("Whether MAE of B differs from that of A is undecided" in at.text) == (word == "undecided")
+        assert "No difference in MAE to A is shown for C." in at.text
+        (row,) = [row for row in highest_table(other, "ten_rates").rows if row["system"].text == "B"]
+        assert row["verdict"].text == word
+    assert highest_intervals(made_corpus(made_system("A"))) == ""
 
 
 def test_join() -> None:

@@ -8,13 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lnln.config import Config, load_config
+from lnln.config import SDUMC_TERMS, Config, load_config
 from lnln.data.manifest import FeatureManifest, read_features
 from lnln.data.store import Store
 from lnln.errors import RefusedError
 from lnln.evaluate.run import evaluate_suites
 from lnln.runs import is_finished, load_run, run_id_for, trained_values
-from lnln.train.ablations import ABLATIONS, BASE, SUITE, Ablations, ablate, ablated, choose_ablations
+from lnln.train.ablations import (
+    ABLATIONS,
+    BASE,
+    SDUMC_ABLATIONS,
+    SUITE,
+    Ablations,
+    ablate,
+    ablated,
+    choose_ablations,
+)
 from lnln.train.seeds import with_seed
 from pipelines.ingest import import_corpus
 from tests.corpora import mmsa_content
@@ -53,6 +62,25 @@ def test_the_list_has_what_the_papers_tables_have() -> None:
     assert "corruption.complete_share=1" in changes
     assert len({ablation.title for ablation in ABLATIONS.values()}) == len(ABLATIONS)
     assert all(ablation.source.startswith("Table") for ablation in ABLATIONS.values())
+
+
+def test_sdumc_has_a_list_of_its_own(store: Store, manifest: FeatureManifest) -> None:
+    config = load_config(None, ["model.name=sdumc"])
+    chosen, left_out = choose_ablations(config, manifest)
+    assert list(chosen) == list(SDUMC_ABLATIONS) and left_out == {}
+    values = [repr(trained_values(each)) for each in (config, *chosen.values())]
+    assert len(set(values)) == len(values)
+    left = {term for term in SDUMC_TERMS if getattr(chosen["no_missing_flow"].loss, term)}
+    assert left == {"full_sentiment", "rank_contrast"}
+    assert not chosen["no_imagination"].model.sdumc.imagination and not chosen["no_rank_contrast"].loss.rank_contrast
+    with pytest.raises(RefusedError, match=r"an ablation of sdumc is one of no_missing_flow, .*, got 'no_correction'"):
+        choose_ablations(config, manifest, ["no_correction"])
+    with pytest.raises(RefusedError, match=r"an ablation of lnln is one of no_correction, .*, got 'no_imagination'"):
+        choose_ablations(CONFIG, manifest, ["no_imagination"])
+    without = load_config(None, ["model.name=sdumc", "model.sdumc.imagination=false"])
+    assert "no_imagination" in choose_ablations(without, manifest)[1]
+    with pytest.raises(RefusedError, match="lnln simulate small"):
+        ablate(store, "small", config, [1])
 
 
 @pytest.mark.parametrize(
@@ -111,7 +139,7 @@ def test_a_modality_that_nobody_has_cannot_be_left_out(store: Store, tmp_path: P
 @pytest.mark.parametrize(
     ("seeds", "options", "said"),
     [
-        ([1], {"only": ["no_dmc"]}, "an ablation is one of no_correction, .*, got 'no_dmc'"),
+        ([1], {"only": ["no_dmc"]}, "an ablation of lnln is one of no_correction, .*, got 'no_dmc'"),
         ([1], {"only": []}, "expected one ablation or more"),
         ([1], {"split": "dev"}, "a split is one of train, valid, test, got 'dev'"),
         ([], {}, "expected different seeds"),

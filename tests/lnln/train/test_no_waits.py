@@ -3,6 +3,7 @@ asks for a value is an error. The first that is wanted is the look for numbers t
 
 from __future__ import annotations
 
+import dataclasses
 import traceback
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ from torch import nn
 
 import lnln
 from lnln.batches import EvaluationBatches, TrainBatches
-from lnln.config import Config, TrainConfig, to_dict
+from lnln.config import Config, SdumcConfig, TrainConfig, to_dict
 from lnln.models import MODELS, SentimentModel
 from lnln.train.finite import CHECK_EVERY
 from lnln.train.loop import Loop
 from lnln.train.ranks import Ranks
 from lnln.views import Views
 from tests.lnln.models.random_inputs import ENCODER, SPEC, small_config
-from tests.lnln.test_batches import make_utterances
+from tests.lnln.test_batches import make_utterances, with_simulated_text
 
 META = torch.device("meta")
 
@@ -50,7 +51,10 @@ def make_loop(num_steps: int, asks: bool = False, model: dict[str, Any] | None =
     """A run whose model, optimizer and batches lie on the device, of so many steps in an epoch."""
     values: dict[str, Any] = {"batch_size": 4, "average_decay": 0.9, **train}
     config = Config(model=small_config(**(model or {})), train=TrainConfig(**values))
-    made: SentimentModel = MODELS[config.model.name](to_dict(config.model), to_dict(SPEC), ENCODER)
+    spec = SPEC
+    if config.model.reads_simulated_text:
+        spec = dataclasses.replace(SPEC, simulated_text_dim=ENCODER["hidden_size"], simulated_text_length=4)
+    made: SentimentModel = MODELS[config.model.name](to_dict(config.model), to_dict(spec), ENCODER)
     if asks:
         head = "head" if config.model.name == "text_only" else "sentiment_head"
         setattr(made, head, Asks(made.get_submodule(head)))
@@ -60,6 +64,8 @@ def make_loop(num_steps: int, asks: bool = False, model: dict[str, Any] | None =
     for modality, dim in (("audio", SPEC.audio_dim), ("vision", SPEC.vision_dim)):
         sequences = utterances.sequences(modality)  # type: ignore[arg-type]
         object.__setattr__(sequences, "values", np.ones((len(sequences.values), dim), np.float32))
+    if config.model.reads_simulated_text:
+        utterances = with_simulated_text(utterances, [4, 0] * (2 * num_steps - 1) + [4], spec.simulated_text_dim)
     views = Views(utterances, "train")
     batches = TrainBatches(utterances, views, config, SPEC.unknown_id, device=META)
     validation = EvaluationBatches(utterances, views, [], SPEC.unknown_id, device=META)
@@ -82,6 +88,11 @@ CASES: list[dict[str, Any]] = [
     {"mode": "clean", "reconstruction": False, "fusion": "concat"},
     {"mode": "reference", "mask_erased": True, "dropout": 0.1},
     {"name": "text_only"},
+    {"name": "sdumc"},
+    {"name": "sdumc", "sdumc": SdumcConfig(missing_flow="corrupted", difference="batch")},
+    {"simulated_text": "when_missing"},
+    {"simulated_text": "when_missing", "text_missing_share": 0.5, "detach_targets": False},
+    {"name": "late_fusion"},
 ]
 
 

@@ -72,9 +72,12 @@ def test_from_a_corpus_to_a_published_model(
     with get_client(sync_client=True) as client:
         assert {flow_run.name for flow_run in client.read_flow_runs()} == {"experiment on small"}
         found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="%-small")))
-        texts = {artifact.key: str(artifact.data) for artifact in found}
+        texts = {
+            artifact.key: str(artifact.data) for artifact in found if artifact.key and artifact.key.endswith("-small")
+        }
         (said,) = [artifact.description for artifact in found if artifact.key == "study-small"]
-    assert texts.keys() == {"study-small", "experiment-small"}
+    assert texts.keys() == {"study-small", "experiment-small", "curve-small", "progress-train-small"}
+    assert texts["curve-small"].startswith("data:image/svg+xml;base64,")
     assert "0 (configured)" in texts["study-small"]
     assert said is not None and f"trial {best.number} is best of 2 complete" in said
     assert [line.split("|")[1].strip() for line in texts["experiment-small"].splitlines()[4:8]] == [

@@ -50,7 +50,9 @@ def test_the_sample_to_features_and_views_on_a_local_cluster(
 
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="%-sample")))
-        assert {artifact.key for artifact in found} == {"features-sample", "views-sample"}
+        keys = {artifact.key for artifact in found}
+        assert keys == {"features-sample", "views-sample", "progress-features-sample", "progress-views-sample"}
+        assert {artifact.data for artifact in found if artifact.type == "progress"} == {100.0}
         assert {run.name for run in client.read_flow_runs()} == {"features of sample", "views of sample"}
 
 
@@ -84,7 +86,8 @@ def test_clips_and_what_is_left_out(api: None, tmp_path: Path, monkeypatch: pyte
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="%-own-clips")))
         artifacts = {artifact.key: artifact for artifact in found}
-    assert artifacts.keys() == {"features-own-clips", "extraction-own-clips", "quarantine-own-clips"}
+    shown = {"features-own-clips", "extraction-own-clips", "quarantine-own-clips"}
+    assert artifacts.keys() == {*shown, "progress-features-own-clips"}
     [row] = json.loads(str(artifacts["quarantine-own-clips"].data))
     assert row["utterance_id"] == "v$_$2" and row["reason"]
     assert "clips quarantined" in str(artifacts["extraction-own-clips"].data)

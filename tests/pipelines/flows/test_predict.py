@@ -73,5 +73,10 @@ def test_a_deployment_writes_to_what_outlives_it(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(predict_module, "deployment", SimpleNamespace(id="1234"))
     with pytest.raises(RefusedError, match="a folder that outlives its run, got the relative one said"):
         predict.fn("model", corpus="small", out="said", store=str(tmp_path))
+
+
+@pytest.mark.slow
+def test_an_unknown_model_is_refused(api: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LNLN_DASK", "none")
     with pytest.raises(RefusedError, match="no run and no model"):
-        predict.fn("model", corpus="small", out=str(tmp_path / "said"), store=str(tmp_path))
+        predict("model", corpus="small", out=str(tmp_path / "said"), store=str(tmp_path))
